@@ -1,0 +1,102 @@
+#define _GNU_SOURCE
+#include "message.h"
+#include "util.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+union descriptors {
+  struct cmsghdr align;
+  char space[CMSG_SPACE(sizeof(int) * IMD_MAX_FDS)];
+};
+
+void imd_fds_close(struct imd_fds *fds)
+{
+  for (uint32_t i = 0; i < fds->count; i++)
+    imd_close(&fds->fd[i]);
+  fds->count = 0;
+}
+
+int imd_send_packet(int socket, uint32_t type, uint64_t id, const struct iovec *body, size_t pieces, const int *fds,
+                    uint32_t nfds, int flags)
+{
+  struct iovec iov[8];
+  struct imd_header header = {.type = type, .length = sizeof header, .id = id};
+  if (pieces > 7 || nfds > IMD_MAX_FDS) {
+    errno = EINVAL;
+    return -1;
+  }
+  iov[0] = (struct iovec){&header, sizeof header};
+  for (size_t i = 0; i < pieces; i++) {
+    iov[i + 1] = body[i];
+    header.length += (uint32_t)body[i].iov_len;
+  }
+  struct msghdr message = {.msg_iov = iov, .msg_iovlen = pieces + 1};
+
+  union descriptors control;
+  if (nfds > 0) {
+    memset(&control, 0, sizeof control);
+    message.msg_control = &control;
+    message.msg_controllen = CMSG_SPACE(sizeof(int) * nfds);
+    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&message);
+    cmsg->cmsg_level = SOL_SOCKET;
+    cmsg->cmsg_type = SCM_RIGHTS;
+    cmsg->cmsg_len = CMSG_LEN(sizeof(int) * nfds);
+    memcpy(CMSG_DATA(cmsg), fds, sizeof(int) * nfds);
+  }
+
+  ssize_t sent;
+  do
+    sent = sendmsg(socket, &message, flags | MSG_NOSIGNAL);
+  while (sent < 0 && errno == EINTR);
+  return sent < 0 ? -1 : 0;
+}
+
+int imd_send_message(int socket, uint32_t type, uint64_t id, const void *body, size_t size, int flags)
+{
+  const struct iovec piece = {(void *)(uintptr_t)body, size};
+  return imd_send_packet(socket, type, id, &piece, size > 0 ? 1 : 0, NULL, 0, flags);
+}
+
+ssize_t imd_recv_packet(int socket, void *buffer, size_t size, struct imd_fds *fds, int flags)
+{
+  union descriptors control;
+  struct iovec iov = {buffer, size};
+  struct msghdr message = {
+      .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+
+  fds->count = 0;
+  ssize_t got;
+  do
+    got = recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
+  while (got < 0 && errno == EINTR);
+  if (got < 0)
+    return -1;
+
+  for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&message); cmsg; cmsg = CMSG_NXTHDR(&message, cmsg)) {
+    if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
+      continue;
+    const size_t count = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; i++) {
+      int fd;
+      memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof fd, sizeof fd);
+      if (fds->count < IMD_MAX_FDS)
+        fds->fd[fds->count++] = fd;
+      else
+        close(fd);
+    }
+  }
+  if (message.msg_flags & MSG_CTRUNC)
+    imd_fds_close(fds);
+  if (got == 0)
+    return 0;
+
+  const struct imd_header *header = buffer;
+  if ((message.msg_flags & MSG_TRUNC) || (size_t)got < sizeof *header || header->length != (size_t)got) {
+    imd_fds_close(fds);
+    errno = EBADMSG;
+    return -1;
+  }
+  return got;
+}

@@ -1,0 +1,48 @@
+/*
+ * Plans as protocol.h packs them: the check that no plan passes which breaks a rule, and a walk over the steps of one
+ * that passed. Pure: no I/O, no allocation, nothing kept.
+ */
+#ifndef IMMURED_PLAN_H
+#define IMMURED_PLAN_H
+
+#include "error.h"
+#include "protocol.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { IMD_MAX_FILTER = 4096, IMD_FILTER_INSTRUCTION = 8 };
+
+/*
+ * `plan` is 8-aligned and stays unchanged while it is used. 0 when every rule of protocol.h holds: magic, version and
+ * lengths; known operations in their order, the required ones present, none twice that may not be; counts of numbers
+ * and strings; bounds of every number; NUL padding; paths absolute, without `..`, without NUL, below PATH_MAX; names
+ * of tenants and sandboxes; the filter's length; argv and environment. -1 with stage IMD_STAGE_PLAN, the step and why.
+ */
+int imd_plan_check(const void *plan, size_t length, struct imd_error *err);
+
+/* A step in place. `numbers` and strings point into the plan; strings are NUL-terminated there. */
+struct imd_plan_step {
+  uint32_t index;
+  uint32_t op;                     /* enum imd_op */
+  uint16_t number_count, string_count;
+  const uint64_t *numbers;
+  const char *strings;             /* for imd_plan_string */
+};
+
+/* Start with {.plan = checked plan}; imd_plan_next answers false after the last step. */
+struct imd_plan_cursor {
+  const void *plan;
+  size_t offset;
+  uint32_t index;
+};
+bool imd_plan_next(struct imd_plan_cursor *cursor, struct imd_plan_step *step);
+
+/* The string at `*cursor` (start: step.strings), and on to the next. `length` excludes the NUL; may be NULL. */
+const char *imd_plan_string(const char **cursor, uint32_t *length);
+
+/* String `number` of a step, from 0. */
+const char *imd_plan_string_at(const struct imd_plan_step *step, uint16_t number, uint32_t *length);
+
+#endif

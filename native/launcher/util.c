@@ -1,0 +1,93 @@
+#define _GNU_SOURCE
+#include "util.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+ssize_t imd_read_full(int fd, void *buffer, size_t size)
+{
+  size_t done = 0;
+  while (done < size) {
+    const ssize_t got = read(fd, (char *)buffer + done, size - done);
+    if (got == 0)
+      break;
+    if (got < 0) {
+      if (errno == EINTR)
+        continue;
+      return -1;
+    }
+    done += (size_t)got;
+  }
+  return (ssize_t)done;
+}
+
+int imd_write_full(int fd, const void *buffer, size_t size)
+{
+  size_t done = 0;
+  while (done < size) {
+    const ssize_t put = write(fd, (const char *)buffer + done, size - done);
+    if (put < 0) {
+      if (errno == EINTR)
+        continue;
+      return -1;
+    }
+    done += (size_t)put;
+  }
+  return 0;
+}
+
+ssize_t imd_read_at(int dir, const char *path, char *buffer, size_t size)
+{
+  cleanup_fd int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0)
+    return -1;
+  const ssize_t got = imd_read_full(fd, buffer, size);
+  if (got < 0)
+    return -1;
+  if ((size_t)got == size) {
+    errno = E2BIG;
+    return -1;
+  }
+  buffer[got] = '\0';
+  return got;
+}
+
+int imd_write_at(int dir, const char *path, const char *text)
+{
+  cleanup_fd int fd = openat(dir, path, O_WRONLY | O_CLOEXEC);
+  if (fd < 0)
+    return -1;
+  return imd_write_full(fd, text, strlen(text));
+}
+
+uint64_t imd_now_ns(void)
+{
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void imd_log(const char *format, ...)
+{
+  const int saved = errno;
+  char line[512];
+  char name[16] = "immured";
+  prctl(PR_GET_NAME, name);
+  int used = snprintf(line, sizeof line, "%s[%d]: ", name, (int)getpid());
+
+  va_list arguments;
+  va_start(arguments, format);
+  const int more = vsnprintf(line + used, sizeof line - (size_t)used - 1, format, arguments);
+  va_end(arguments);
+  if (more > 0)
+    used += more;
+  if ((size_t)used > sizeof line - 2)
+    used = (int)sizeof line - 2;
+  line[used++] = '\n';
+  (void)!write(STDERR_FILENO, line, (size_t)used);
+  errno = saved;
+}

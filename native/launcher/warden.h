@@ -1,0 +1,30 @@
+/* A cell's warden: one process per cell, used once. The parker forks it; it never returns. */
+#ifndef IMMURED_WARDEN_H
+#define IMMURED_WARDEN_H
+
+#include <stdint.h>
+
+struct warden_config {             /* filled by the launcher at start, inherited by fork */
+  uint32_t slot_base;              /* this cell's first host id: 65536 ids */
+  int host_proc;                   /* O_PATH|O_DIRECTORY fd of the host's /proc */
+  int host_mounts;                 /* fd of the host's mount namespace */
+  int cgroup;                      /* directory fd of our own cgroup v2 subtree, -1 without one */
+  uint32_t controllers;            /* enum imd_feature */
+  int open_timeout_ms;
+  char *const *grant_read;         /* NULL-terminated operator grants */
+  char *const *grant_write;
+  uint64_t cell;                   /* number, for names and logs */
+};
+
+/*
+ * Entered with no signal blocked, every disposition the default, cwd /, umask 022, non-dumpable, a process name of
+ * its own, oom_score_adj (and its floor) >= 0, and of descriptors only 0, 1, 2, those of the config, `launcher_fd`.
+ *
+ * Sends IMD_W_PARKED when the cell waits for its run, then takes one IMD_W_PREPARE, IMD_GO and IMD_KILL, and answers
+ * IMD_PREPARED, IMD_FAILED, IMD_EXITED. IMD_FAILED before IMD_W_PARKED: the cell could not be made (id 0). At the end
+ * of `launcher_fd`, or after IMD_FAILED or IMD_EXITED, it tears the cell down and exits: when it is gone, nothing of
+ * the cell is left, and the slot's ids are given to another.
+ */
+_Noreturn void warden_main(const struct warden_config *config, int launcher_fd /* SEQPACKET */);
+
+#endif
