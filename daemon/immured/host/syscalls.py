@@ -1,0 +1,132 @@
+"""The few system calls that Python has no name for, as the probes need them: each raises OSError, none has a policy.
+
+The numbers are the same on every 64-bit architecture (Linux unified them from 424 on), so they can stand here: the
+doctor must be able to speak on a host where the native parts have not been built.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+__all__ = [
+    "CLONE_NEWCGROUP",
+    "CLONE_NEWIPC",
+    "CLONE_NEWNET",
+    "CLONE_NEWNS",
+    "CLONE_NEWPID",
+    "CLONE_NEWTIME",
+    "CLONE_NEWUSER",
+    "CLONE_NEWUTS",
+    "clone_into_cgroup",
+    "clone_tree",
+    "landlock_abi",
+    "seccomp_filter_supported",
+    "set_idmap",
+    "unshare",
+]
+
+CLONE_NEWTIME = 0x00000080
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+_CLONE_INTO_CGROUP = 0x200000000
+_SYS_OPEN_TREE = 428
+_SYS_CLONE3 = 435
+_SYS_MOUNT_SETATTR = 442
+_SYS_LANDLOCK_CREATE_RULESET = 444
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_OPEN_TREE_CLONE = 1
+_MOUNT_ATTR_IDMAP = 0x00100000
+_LANDLOCK_CREATE_RULESET_VERSION = 1
+_PR_SET_SECCOMP = 22
+_SECCOMP_MODE_FILTER = 2
+_EFAULT = 14
+
+# PyDLL: the interpreter lock stays held, so that the child of a raw clone3 wakes up as the one thread that holds it.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    )
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns"))
+
+
+def _call(number: int, *arguments: object) -> int:
+    result = int(_libc.syscall(ctypes.c_long(number), *arguments))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces named by `flags` (CLONE_NEW*) for fresh ones. os.unshare is Python 3.12's."""
+    if _libc.unshare(ctypes.c_int(flags)) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def clone_into_cgroup(cgroup: int) -> int:
+    """Fork a child that is born in the cgroup whose directory is open as `cgroup`; 0 in the child, its pid here."""
+    arguments = _CloneArgs(flags=_CLONE_INTO_CGROUP, exit_signal=signal.SIGCHLD, cgroup=cgroup)
+    return _call(_SYS_CLONE3, ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments)))
+
+
+def clone_tree(path: str) -> int:
+    """A detached mount of `path`, in nobody's view, as a descriptor that the caller closes."""
+    return _call(
+        _SYS_OPEN_TREE, ctypes.c_int(_AT_FDCWD), ctypes.c_char_p(os.fsencode(path)),
+        ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC),
+    )  # fmt: skip
+
+
+def set_idmap(tree: int, userns: int) -> None:
+    """Idmap the detached mount `tree` by the user namespace `userns`; EINVAL where its file system cannot."""
+    attributes = _MountAttr(set=_MOUNT_ATTR_IDMAP, userns=userns)
+    _call(
+        _SYS_MOUNT_SETATTR, ctypes.c_int(tree), ctypes.c_char_p(b""), ctypes.c_uint(_AT_EMPTY_PATH),
+        ctypes.byref(attributes), ctypes.c_size_t(ctypes.sizeof(attributes)),
+    )  # fmt: skip
+
+
+def landlock_abi() -> int:
+    """The kernel's Landlock ABI version; 0 where it has none, or has it switched off."""
+    try:
+        return _call(
+            _SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(_LANDLOCK_CREATE_RULESET_VERSION)
+        )
+    except OSError:
+        return 0
+
+
+def seccomp_filter_supported() -> bool:
+    """Whether the kernel takes seccomp filters: with no program it answers EFAULT where it does, and loads nothing."""
+    answer = _libc.prctl(ctypes.c_int(_PR_SET_SECCOMP), ctypes.c_ulong(_SECCOMP_MODE_FILTER), None, 0, 0)
+    return int(answer) < 0 and ctypes.get_errno() == _EFAULT
