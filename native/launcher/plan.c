@@ -1,0 +1,399 @@
+#define _GNU_SOURCE
+#include "plan.h"
+
+#include <limits.h>
+#include <string.h>
+#include <sys/resource.h>
+
+enum { ANY_COUNT = UINT16_MAX, MAX_NAME = 64 };
+
+struct rule {
+  uint32_t op;
+  uint16_t numbers, strings;
+  bool repeats, required;
+  const char *name;
+};
+
+/* In protocol.h's order; BIND to FILE share a rank, see rank_of. */
+static const struct rule rules[] = {
+    {IMD_OP_DEADLINES, 3, 0, false, true, "DEADLINES"},
+    {IMD_OP_CGROUP, 5, 2, false, true, "CGROUP"},
+    {IMD_OP_COLLECT, 1, 1, true, false, "COLLECT"},
+    {IMD_OP_ROOTFS, 0, 1, false, false, "ROOTFS"},
+    {IMD_OP_BIND, 1, 2, true, false, "BIND"},
+    {IMD_OP_TMPFS, 3, 1, true, false, "TMPFS"},
+    {IMD_OP_HIDE, 0, 1, true, false, "HIDE"},
+    {IMD_OP_PROTECT, 0, 1, true, false, "PROTECT"},
+    {IMD_OP_FILE, 1, 2, true, false, "FILE"},
+    {IMD_OP_SEAL_ROOT, 0, 0, false, true, "SEAL_ROOT"},
+    {IMD_OP_LOOPBACK, 0, 0, false, false, "LOOPBACK"},
+    {IMD_OP_RLIMIT, 3, 0, true, false, "RLIMIT"},
+    {IMD_OP_AFFINITY, 1, 0, false, false, "AFFINITY"},
+    {IMD_OP_UMASK, 1, 0, false, false, "UMASK"},
+    {IMD_OP_IDENTITY, 2, 0, false, true, "IDENTITY"},
+    {IMD_OP_DROP_CAPABILITIES, 0, 0, false, true, "DROP_CAPABILITIES"},
+    {IMD_OP_NO_NEW_PRIVS, 0, 0, false, true, "NO_NEW_PRIVS"},
+    {IMD_OP_SECCOMP, 0, 1, false, true, "SECCOMP"},
+    {IMD_OP_EXEC, 1, ANY_COUNT, false, true, "EXEC"},
+};
+enum { RULES = sizeof rules / sizeof rules[0] };
+
+#define refuse(err, ...) imd_fail((err), IMD_STAGE_PLAN, 0, __VA_ARGS__)
+
+static const struct rule *rule_of(uint32_t op)
+{
+  for (size_t i = 0; i < RULES; i++)
+    if (rules[i].op == op)
+      return &rules[i];
+  return NULL;
+}
+
+static uint32_t rank_of(uint32_t op)
+{
+  return op >= IMD_OP_BIND && op <= IMD_OP_FILE ? (uint32_t)IMD_OP_BIND : op;
+}
+
+/* What a string of this length takes in a plan, its length field included: 8-aligned, at least one NUL. */
+static size_t string_space(uint32_t length)
+{
+  return (sizeof(uint32_t) + (size_t)length + 1 + 7) & ~(size_t)7;
+}
+
+bool imd_plan_next(struct imd_plan_cursor *cursor, struct imd_plan_step *step)
+{
+  const struct imd_plan *plan = cursor->plan;
+  if (cursor->offset == 0) {
+    cursor->offset = sizeof *plan;
+    cursor->index = 0;
+  }
+  if (cursor->index >= plan->steps)
+    return false;
+
+  const char *at = (const char *)cursor->plan + cursor->offset;
+  const struct imd_step *head = (const void *)at;
+  *step = (struct imd_plan_step){
+      .index = cursor->index,
+      .op = head->op,
+      .number_count = head->numbers,
+      .string_count = head->strings,
+      .numbers = (const void *)(at + sizeof *head),
+      .strings = at + sizeof *head + head->numbers * sizeof(uint64_t),
+  };
+  const char *end = step->strings;
+  for (uint16_t i = 0; i < head->strings; i++)
+    imd_plan_string(&end, NULL);
+  cursor->offset = (size_t)(end - (const char *)cursor->plan);
+  cursor->index++;
+  return true;
+}
+
+const char *imd_plan_string(const char **cursor, uint32_t *length)
+{
+  uint32_t size;
+  memcpy(&size, *cursor, sizeof size);
+  const char *string = *cursor + sizeof size;
+  if (length)
+    *length = size;
+  *cursor += string_space(size);
+  return string;
+}
+
+const char *imd_plan_string_at(const struct imd_plan_step *step, uint16_t number, uint32_t *length)
+{
+  const char *cursor = step->strings;
+  const char *string = NULL;
+  for (uint16_t i = 0; i <= number; i++)
+    string = imd_plan_string(&cursor, length);
+  return string;
+}
+
+/* The walk that trusts nothing: `*offset` is past a whole step when it answers 0. */
+static int check_shape(const char *plan, size_t length, size_t *offset, struct imd_error *err)
+{
+  struct imd_step head;
+  size_t at = *offset;
+  if (length - at < sizeof head)
+    return refuse(err, "the plan ends within a step");
+  memcpy(&head, plan + at, sizeof head);
+  at += sizeof head;
+
+  const size_t numbers = head.numbers * sizeof(uint64_t);
+  if (length - at < numbers)
+    return refuse(err, "the plan ends within a step's numbers");
+  at += numbers;
+
+  for (uint16_t i = 0; i < head.strings; i++) {
+    uint32_t size;
+    if (length - at < sizeof size)
+      return refuse(err, "the plan ends within a step's strings");
+    memcpy(&size, plan + at, sizeof size);
+    if (size > IMD_MAX_STRING)
+      return refuse(err, "string %u is longer than %d bytes", i, IMD_MAX_STRING);
+    const size_t space = string_space(size);
+    if (length - at < space)
+      return refuse(err, "the plan ends within string %u", i);
+    for (size_t pad = sizeof size + size; pad < space; pad++)
+      if (plan[at + pad] != '\0')
+        return refuse(err, "string %u is not padded with NULs", i);
+    at += space;
+  }
+  *offset = at;
+  return 0;
+}
+
+/* A string for C: no NUL inside. */
+static int check_text(const char *text, uint32_t length, const char *what, struct imd_error *err)
+{
+  if (memchr(text, '\0', length))
+    return refuse(err, "%s holds a NUL", what);
+  return 0;
+}
+
+static bool has_component(const char *path, const char *component)
+{
+  const size_t size = strlen(component);
+  for (const char *at = path; at; at = strchr(at, '/')) {
+    at += strspn(at, "/");
+    const size_t span = strcspn(at, "/");
+    if (span == size && memcmp(at, component, size) == 0)
+      return true;
+  }
+  return false;
+}
+
+/* A host path, or one to read inside: absolute, no `..`. */
+static int check_path(const char *path, uint32_t length, const char *what, struct imd_error *err)
+{
+  if (check_text(path, length, what, err) < 0)
+    return -1;
+  if (path[0] != '/')
+    return refuse(err, "%s is not absolute: %.100s", what, path);
+  if (length >= PATH_MAX)
+    return refuse(err, "%s is longer than %d bytes", what, PATH_MAX - 1);
+  if (has_component(path, ".."))
+    return refuse(err, "%s has a `..`: %.100s", what, path);
+  return 0;
+}
+
+/* A place that the plan makes or covers inside: as check_path, in its shortest form, and not the root itself. */
+static int check_target(const char *path, uint32_t length, struct imd_error *err)
+{
+  if (check_path(path, length, "target", err) < 0)
+    return -1;
+  if (length == 1)
+    return refuse(err, "target is the root itself");
+  if (path[length - 1] == '/' || strstr(path, "//") || has_component(path, "."))
+    return refuse(err, "target is not in its shortest form: %.100s", path);
+  return 0;
+}
+
+/* [a-z0-9][a-z0-9_.-]{0,63}: the name of a cgroup directory, which can be neither `..` nor a knob's. */
+static int check_name(const char *name, uint32_t length, const char *what, struct imd_error *err)
+{
+  static const char first[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+  static const char later[] = "abcdefghijklmnopqrstuvwxyz0123456789_.-";
+  if (length == 0 || length > MAX_NAME || !memchr(first, name[0], sizeof first - 1) || strspn(name, later) != length)
+    return refuse(err, "%s is not a name: %.70s", what, name);
+  return 0;
+}
+
+static int check_at_most(uint64_t number, uint64_t most, const char *what, struct imd_error *err)
+{
+  if (number > most)
+    return refuse(err, "%s is %llu, beyond %llu", what, (unsigned long long)number, (unsigned long long)most);
+  return 0;
+}
+
+static int check_within(uint64_t number, uint64_t least, uint64_t most, const char *what, struct imd_error *err)
+{
+  if (number < least)
+    return refuse(err, "%s is %llu, below %llu", what, (unsigned long long)number, (unsigned long long)least);
+  return check_at_most(number, most, what, err);
+}
+
+static int check_cgroup(const struct imd_plan_step *step, struct imd_error *err)
+{
+  const uint64_t memory = step->numbers[0], pids = step->numbers[1], quota = step->numbers[2];
+  const uint64_t period = step->numbers[3], io = step->numbers[4];
+  if (check_at_most(memory, INT64_MAX, "memory_max", err) < 0 || check_at_most(pids, INT_MAX, "pids_max", err) < 0 ||
+      check_at_most(io, INT64_MAX, "io_bps", err) < 0)
+    return -1;
+  /* The kernel's own bounds: 1 ms to 1 s a period, at least 1 ms a quota. */
+  if (quota != 0 && (check_within(period, 1000, 1000000, "cpu_period_us", err) < 0 ||
+                     check_within(quota, 1000, INT64_MAX / 1000, "cpu_quota_us", err) < 0))
+    return -1;
+
+  uint32_t length;
+  const char *cursor = step->strings;
+  const char *tenant = imd_plan_string(&cursor, &length);
+  if (check_name(tenant, length, "tenant", err) < 0)
+    return -1;
+  const char *sandbox = imd_plan_string(&cursor, &length);
+  return check_name(sandbox, length, "sandbox", err);
+}
+
+static int check_bind(const struct imd_plan_step *step, struct imd_error *err)
+{
+  const uint64_t known = IMD_BIND_WRITE | IMD_BIND_NOEXEC | IMD_BIND_OPTIONAL | IMD_BIND_GRANTED;
+  if (step->numbers[0] & ~known)
+    return refuse(err, "unknown flags: %#llx", (unsigned long long)(step->numbers[0] & ~known));
+
+  uint32_t length;
+  const char *cursor = step->strings;
+  const char *source = imd_plan_string(&cursor, &length);
+  if (check_path(source, length, "source", err) < 0)
+    return -1;
+  const char *target = imd_plan_string(&cursor, &length);
+  return check_target(target, length, err);
+}
+
+static int check_tmpfs(const struct imd_plan_step *step, struct imd_error *err)
+{
+  /* To a tmpfs, 0 means no bound. */
+  if (check_within(step->numbers[0], 1, INT64_MAX, "size", err) < 0 ||
+      check_within(step->numbers[1], 1, INT64_MAX, "inodes", err) < 0 ||
+      check_at_most(step->numbers[2], 01777, "mode", err) < 0)
+    return -1;
+  uint32_t length;
+  const char *target = imd_plan_string_at(step, 0, &length);
+  return check_target(target, length, err);
+}
+
+static int check_exec(const struct imd_plan_step *step, struct imd_error *err)
+{
+  const uint64_t argc = step->numbers[0];
+  if (step->string_count < 2 || check_within(argc, 1, step->string_count - 1u, "argc", err) < 0)
+    return step->string_count < 2 ? refuse(err, "no cwd or no argv") : -1;
+
+  uint32_t length;
+  const char *cursor = step->strings;
+  const char *cwd = imd_plan_string(&cursor, &length);
+  if (check_path(cwd, length, "cwd", err) < 0)
+    return -1;
+  for (uint64_t i = 0; i < argc; i++) {
+    const char *argument = imd_plan_string(&cursor, &length);
+    if (check_text(argument, length, "argv", err) < 0)
+      return -1;
+    if (i == 0 && (length == 0 || length >= PATH_MAX))
+      return refuse(err, "argv[0] is empty or too long");
+  }
+  for (uint64_t i = argc + 1; i < step->string_count; i++) {
+    const char *variable = imd_plan_string(&cursor, &length);
+    if (check_text(variable, length, "environment", err) < 0)
+      return -1;
+    if (variable[0] == '=' || !strchr(variable, '='))
+      return refuse(err, "environment entry without a name and `=`: %.50s", variable);
+  }
+  return 0;
+}
+
+static int check_meaning(const struct imd_plan_step *step, struct imd_error *err)
+{
+  const uint64_t *numbers = step->numbers;
+  uint32_t length = 0;
+  const char *string = step->string_count > 0 ? imd_plan_string_at(step, 0, &length) : NULL;
+
+  switch (step->op) {
+  case IMD_OP_DEADLINES:
+    if (check_at_most(numbers[0], INT64_MAX, "wall_ns", err) < 0 ||
+        check_at_most(numbers[1], INT64_MAX, "cpu_ns", err) < 0)
+      return -1;
+    return check_at_most(numbers[2], 1, "kill_on_pids", err);
+  case IMD_OP_CGROUP:
+    return check_cgroup(step, err);
+  case IMD_OP_COLLECT:
+    if (check_at_most(numbers[0], INT64_MAX, "max_bytes", err) < 0)
+      return -1;
+    return check_path(string, length, "path", err);
+  case IMD_OP_ROOTFS:
+    return check_path(string, length, "source", err);
+  case IMD_OP_BIND:
+    return check_bind(step, err);
+  case IMD_OP_TMPFS:
+    return check_tmpfs(step, err);
+  case IMD_OP_HIDE:
+  case IMD_OP_PROTECT:
+    return check_target(string, length, err);
+  case IMD_OP_FILE:
+    if (check_at_most(numbers[0], 0777, "mode", err) < 0)
+      return -1;
+    return check_target(string, length, err);
+  case IMD_OP_RLIMIT:
+    if (check_at_most(numbers[0], RLIM_NLIMITS - 1, "resource", err) < 0)
+      return -1;
+    return check_at_most(numbers[1], numbers[2], "soft limit", err);
+  case IMD_OP_AFFINITY:
+    return check_within(numbers[0], 1, INT_MAX, "cpus", err);
+  case IMD_OP_UMASK:
+    return check_at_most(numbers[0], 0777, "mask", err);
+  case IMD_OP_IDENTITY:
+    if (check_within(numbers[0], 1, 65533, "uid", err) < 0)
+      return -1;
+    return check_within(numbers[1], 1, 65533, "gid", err);
+  case IMD_OP_SECCOMP:
+    if (length == 0 || length % IMD_FILTER_INSTRUCTION != 0)
+      return refuse(err, "a filter of %u bytes is not whole instructions", length);
+    return check_at_most(length / IMD_FILTER_INSTRUCTION, IMD_MAX_FILTER, "instructions", err);
+  case IMD_OP_EXEC:
+    return check_exec(step, err);
+  default:
+    return 0;
+  }
+}
+
+static int check_header(const struct imd_plan *plan, size_t length, struct imd_error *err)
+{
+  if (length < sizeof *plan || length > IMD_MAX_PLAN)
+    return refuse(err, "%zu bytes are no plan", length);
+  if (plan->magic != IMD_PLAN_MAGIC || plan->version != IMD_PROTOCOL_VERSION)
+    return refuse(err, "not a plan of version %d", IMD_PROTOCOL_VERSION);
+  if (plan->length != length)
+    return refuse(err, "the plan says that it has %u bytes, and has %zu", plan->length, length);
+  return check_at_most(plan->steps, IMD_MAX_STEPS, "steps", err);
+}
+
+int imd_plan_check(const void *plan, size_t length, struct imd_error *err)
+{
+  const struct imd_plan *head = plan;
+  err->step = UINT32_MAX;
+  if (check_header(head, length, err) < 0)
+    return -1;
+
+  bool seen[RULES] = {false};
+  uint32_t rank = 0, collects = 0;
+  size_t end = sizeof *head;
+  struct imd_plan_cursor cursor = {.plan = plan};
+
+  for (uint32_t index = 0; index < head->steps; index++) {
+    struct imd_plan_step step;
+    err->step = index;
+    if (check_shape(plan, length, &end, err) < 0)
+      return -1;
+    imd_plan_next(&cursor, &step);
+
+    const struct rule *rule = rule_of(step.op);
+    if (!rule)
+      return refuse(err, "unknown operation %u", step.op);
+    if (rank_of(step.op) < rank)
+      return refuse(err, "%s is out of order", rule->name);
+    if (seen[rule - rules] && !rule->repeats)
+      return refuse(err, "%s comes twice", rule->name);
+    if (step.number_count != rule->numbers ||
+        (rule->strings != ANY_COUNT && step.string_count != rule->strings))
+      return refuse(err, "%s with %u numbers and %u strings", rule->name, step.number_count, step.string_count);
+    if (step.op == IMD_OP_COLLECT && ++collects > IMD_MAX_COLLECT)
+      return refuse(err, "more than %d files to collect", IMD_MAX_COLLECT);
+    if (check_meaning(&step, err) < 0)
+      return -1;
+    seen[rule - rules] = true;
+    rank = rank_of(step.op);
+  }
+
+  err->step = UINT32_MAX;
+  if (end != length)
+    return refuse(err, "%zu bytes after the last step", length - end);
+  for (size_t i = 0; i < RULES; i++)
+    if (rules[i].required && !seen[i])
+      return refuse(err, "%s is missing", rules[i].name);
+  return 0;
+}
