@@ -1,0 +1,2 @@
+#include "seccomp.h"
+typedef int imd_seccomp_empty;

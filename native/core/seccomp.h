@@ -1,0 +1,3 @@
+#ifndef IMMURED_SECCOMP_H
+#define IMMURED_SECCOMP_H
+#endif

@@ -1,0 +1,57 @@
+"""The native parts of the package; everything else is in pyproject.toml."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+SCRATCH = ROOT / ".build"
+WERROR = os.environ.get("CI") == "true" or os.environ.get("IMMURED_WERROR") == "1"
+HARDENING = ["-O2", "-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
+LINKING = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]
+
+spec = importlib.util.spec_from_file_location("launcher_build", ROOT / "native" / "launcher_build.py")
+if spec is None or spec.loader is None:
+    sys.exit("native/launcher_build.py is missing")
+launcher_build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(launcher_build)
+
+
+class BuildNative(build_ext):
+    """Builds the extension modules, then the launcher beside them."""
+
+    def run(self) -> None:
+        super().run()
+        in_place = self.inplace or getattr(self, "editable_mode", False)
+        package = ROOT / "daemon" / "immured" if in_place else Path(self.build_lib).resolve() / "immured"
+        if not (ROOT / "native" / "launcher" / "main.c").exists():
+            print("native/launcher/main.c does not exist: the launcher is not built")
+            return
+        launcher_build.build(package / "_native" / "immured-launcher", SCRATCH)
+
+    def get_outputs(self) -> list[str]:
+        launcher = Path(self.build_lib) / "immured" / "_native" / "immured-launcher"
+        return [*super().get_outputs(), *([str(launcher)] if launcher.exists() else [])]
+
+
+core = Extension(
+    "immured._core",
+    ["native/core/_core.pyx", "native/core/seccomp.c"],
+    include_dirs=["native/core", "native/launcher"],
+    depends=["native/core/seccomp.h", "native/launcher/protocol.h"],
+    extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", *(["-Werror"] if WERROR else []), *HARDENING],
+    extra_link_args=LINKING,
+)
+
+setup(
+    ext_modules=cythonize([core], build_dir=str(SCRATCH.relative_to(ROOT)), compiler_directives={"language_level": "3"}),
+    cffi_modules=["native/core/abi_build.py:ffi"],
+    cmdclass={"build_ext": BuildNative},
+)
