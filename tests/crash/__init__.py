@@ -1,0 +1,1 @@
+"""What a crash at the worst moment leaves behind: nothing."""

@@ -1,0 +1,43 @@
+"""One real daemon for the folder, and what it looks like from inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from immured import Client
+from immured.client.throwaway import ThrowawayDaemon
+
+PROBE = (Path(__file__).with_name("probe.py")).read_text()
+
+
+@pytest.fixture(scope="session")
+def daemon() -> Iterator[ThrowawayDaemon]:
+    with ThrowawayDaemon() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(daemon: ThrowawayDaemon) -> Iterator[Client]:
+    with Client(socket=str(daemon.socket), key=str(daemon.admin_key), daemon_key=str(daemon.daemon_key)) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+def inside(client: Client) -> Iterator[dict[str, Any]]:
+    """What the probe got, with a host's abstract socket and an inheritable descriptor there to be found."""
+    name = secrets.token_hex(8)
+    with socket.socket(socket.AF_UNIX) as listener, open("/etc/hostname") as leaked:
+        listener.bind("\0" + name)
+        listener.listen()
+        os.set_inheritable(leaked.fileno(), True)
+        result = client.run(["/usr/bin/python3", "-", name], stdin=PROBE.encode())
+        assert result.exit_code == 0, result.stderr.decode()
+        yield json.loads(result.stdout)

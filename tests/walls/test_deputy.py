@@ -1,0 +1,199 @@
+"""Nobody gains a right by asking root: every host path that a caller names is opened as that caller."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from immured import Client, RunResult
+from immured.client.throwaway import ThrowawayDaemon
+from immured.wire.keys import PrivateKey
+from tests.walls.acting import AsUserError, as_user
+from tests.walls.unanswering import UnansweringMount
+
+CALLER = 1000
+SECRET = b"only root may read this\n"
+
+
+@pytest.fixture(scope="module")
+def ground() -> Iterator[Path]:
+    """A directory with a secret of root's and a directory of the caller's."""
+    base = Path(tempfile.mkdtemp(prefix="immured-deputy-"))
+    base.chmod(0o755)
+    closed = base / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "secret").write_bytes(SECRET)
+    (base / "secret").write_bytes(SECRET)
+    (base / "secret").chmod(0o600)
+    shared = base / "shared"
+    shared.mkdir(mode=0o777)
+    shared.chmod(0o777)
+    own = base / "own"
+    own.mkdir(mode=0o700)
+    (own / "note").write_text("the caller's\n")
+    (own / "link").symlink_to(base / "secret")
+    (own / "way").symlink_to(closed)
+    for path in (own, own / "note"):
+        os.chown(path, CALLER, CALLER)
+    (own / "note").chmod(0o600)
+    yield base
+    shutil.rmtree(base)
+
+
+@pytest.fixture(scope="module")
+def caller_key(daemon: ThrowawayDaemon, client: Client, ground: Path) -> Path:
+    """A key of the caller's own, let in by the admin."""
+    key = PrivateKey.generate()
+    path = ground / "own" / "key.pem"
+    path.write_bytes(key.to_pem())
+    path.chmod(0o600)
+    os.chown(path, CALLER, CALLER)
+    client.key_add("caller", key.public.to_pem(), role="runner", uids=[CALLER])
+    return path
+
+
+Run = Callable[..., RunResult]
+
+
+@pytest.fixture
+def run_as_caller(daemon: ThrowawayDaemon, caller_key: Path) -> Run:
+    def run(argv: list[str], *, manifest: dict[str, Any] | None = None, **more: Any) -> RunResult:
+        def work() -> RunResult:
+            with Client(socket=str(daemon.socket), key=str(caller_key), daemon_key=str(daemon.daemon_key)) as connected:
+                return connected.run(argv, manifest=inline(manifest) if manifest is not None else None, **more)
+
+        return as_user(CALLER, work)
+
+    return run
+
+
+def inline(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {"schema": 1, "name": "inline", "class": "default", **manifest}
+
+
+def reading(path: Path) -> list[str]:
+    return ["/bin/cat", str(path)]
+
+
+def test_the_callers_own_private_file_can_be_read(run_as_caller: Run, ground: Path) -> None:
+    note = ground / "own" / "note"
+    result = run_as_caller(reading(note), manifest={"filesystem": {"read": [str(ground / "own")]}})
+    assert result.stdout == b"the caller's\n"
+
+
+FIELDS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "read a file": lambda base: {"filesystem": {"read": [str(base / "secret")]}},
+    "read below a closed directory": lambda base: {"filesystem": {"read": [str(base / "closed" / "secret")]}},
+    "read a closed directory": lambda base: {"filesystem": {"read": [str(base / "closed")]}},
+    "read through a symlink to a file": lambda base: {"filesystem": {"read": [str(base / "own" / "link")]}},
+    "read through a symlink to a directory": lambda base: {"filesystem": {"read": [str(base / "own" / "way")]}},
+    "write a closed directory": lambda base: {"filesystem": {"write": [str(base / "closed")]}},
+    "write a root-owned file": lambda base: {"filesystem": {"write": [str(base / "secret")]}},
+    "a closed directory as root": lambda base: {"filesystem": {"root": str(base / "closed")}},
+    "root's home": lambda base: {"filesystem": {"read": ["/root"]}},
+    "shadow": lambda base: {"filesystem": {"read": ["/etc/shadow"]}},
+    "the daemon's keys": lambda base: {"filesystem": {"read": ["/proc/1/root"]}},
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_no_field_opens_what_the_caller_could_not(run_as_caller: Run, ground: Path, field: str) -> None:
+    result = run_as_caller(["/bin/true"], manifest=FIELDS[field](ground))
+    assert result.cause == "setup_failed"
+    assert result.failure is not None
+    assert result.failure["code"] in {"path_denied", "path_missing", "root_owned"}
+
+
+def test_the_daemons_private_keys_stay_closed(run_as_caller: Run, daemon: ThrowawayDaemon) -> None:
+    result = run_as_caller(["/bin/true"], manifest={"filesystem": {"read": [str(daemon.state / "keys" / "daemon.pem")]}})
+    assert result.failure is not None
+    assert result.failure["code"] == "path_denied"
+
+
+def test_a_tree_of_roots_is_never_writable_even_where_its_mode_says_so(run_as_caller: Run, ground: Path) -> None:
+    result = run_as_caller(["/bin/true"], manifest={"filesystem": {"write": [str(ground / "shared")]}})
+    assert result.failure is not None
+    assert result.failure["code"] == "root_owned"
+
+
+def test_a_tree_of_roots_is_not_writable_for_root_either(client: Client, ground: Path) -> None:
+    result = client.run(["/bin/true"], manifest=inline({"filesystem": {"write": [str(ground / "shared")]}}))
+    assert result.failure is not None
+    assert result.failure["code"] == "root_owned"
+
+
+def test_what_the_payload_writes_belongs_to_the_caller(run_as_caller: Run, ground: Path) -> None:
+    own = ground / "own"
+    result = run_as_caller(
+        ["/bin/sh", "-c", f"echo made > {own}/made"], manifest={"filesystem": {"write": [str(own)]}}
+    )
+    assert result.exit_code == 0, result.stderr
+    written = (own / "made").stat()
+    assert (written.st_uid, written.st_gid) == (CALLER, CALLER)
+
+
+def test_a_setuid_file_cannot_be_planted_in_the_callers_directory(run_as_caller: Run, ground: Path) -> None:
+    own = ground / "own"
+    run_as_caller(
+        ["/bin/sh", "-c", f"cp /bin/true {own}/planted; chmod 4755 {own}/planted"], manifest={"filesystem": {"write": [str(own)]}}
+    )
+    assert (own / "planted").stat().st_mode & 0o6000 == 0
+
+
+def test_a_read_only_bind_takes_no_write(run_as_caller: Run, ground: Path) -> None:
+    own = ground / "own"
+    result = run_as_caller(
+        ["/bin/sh", "-c", f"echo x > {own}/note"], manifest={"filesystem": {"read": [str(own)]}}
+    )
+    assert result.exit_code != 0
+    assert (own / "note").read_text() == "the caller's\n"
+
+
+def test_a_collected_symlink_brings_nothing_back(run_as_caller: Run, ground: Path) -> None:
+    result = run_as_caller(["/bin/ln", "-s", "/etc/passwd", "/tmp/out"], collect=["/tmp/out"])
+    assert "/tmp/out" not in result.files
+
+
+def test_a_key_bound_to_a_uid_is_refused_from_another(daemon: ThrowawayDaemon, caller_key: Path) -> None:
+    with Client(socket=str(daemon.socket), key=str(caller_key), daemon_key=str(daemon.daemon_key)) as connected:  # as root
+        with pytest.raises(Exception) as refused:
+            connected.run(["/bin/true"])
+    assert getattr(refused.value, "code", None) == "peer_not_bound"
+
+
+def test_a_runner_may_not_add_keys(daemon: ThrowawayDaemon, caller_key: Path) -> None:
+    def work() -> None:
+        with Client(socket=str(daemon.socket), key=str(caller_key), daemon_key=str(daemon.daemon_key)) as connected:
+            connected.key_add("more", PrivateKey.generate().public.to_pem(), role="admin")
+
+    with pytest.raises(AsUserError) as refused:
+        as_user(CALLER, work)
+    assert refused.value.code == "denied"
+
+
+def test_a_mount_that_never_answers_delays_its_own_run_alone(run_as_caller: Run, client: Client, ground: Path) -> None:
+    at = ground / "stuck"
+    at.mkdir()
+    os.chown(at, CALLER, CALLER)
+    with UnansweringMount(at, uid=CALLER):
+        answers: list[RunResult] = []
+        waiting = threading.Thread(
+            target=lambda: answers.append(run_as_caller(["/bin/true"], manifest={"filesystem": {"read": [str(at / "file")]}}))
+        )
+        waiting.start()
+        time.sleep(0.3)  # let it get stuck; if it has not yet, the test is merely weaker
+        others = [client.run(["/bin/true"]) for _ in range(5)]
+        still_stuck = waiting.is_alive()
+        waiting.join(60)
+    assert [other.exit_code for other in others] == [0] * 5
+    assert still_stuck, "the other runs had to wait for it"
+    assert answers[0].failure is not None
+    assert answers[0].failure["code"] == "path_timeout"
