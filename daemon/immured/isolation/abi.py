@@ -1,0 +1,146 @@
+"""The numbers of `native/launcher/protocol.h`, typed. Every value comes from the header through `immured._abi`."""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from typing import Final
+
+from immured._abi import ffi, lib
+
+__all__ = [
+    "MAX_COLLECT",
+    "MAX_PACKET",
+    "MAX_PLAN",
+    "MAX_STEPS",
+    "MAX_STRING",
+    "PAYLOAD_ID",
+    "PLAN_IN_MEMFD",
+    "PLAN_MAGIC",
+    "PROTOCOL_VERSION",
+    "SLOT_SIZE",
+    "BindFlag",
+    "Cause",
+    "Controller",
+    "Measured",
+    "Message",
+    "Op",
+    "Stage",
+    "size_of",
+]
+
+PROTOCOL_VERSION: Final[int] = lib.IMD_PROTOCOL_VERSION
+MAX_PACKET: Final[int] = lib.IMD_MAX_PACKET
+MAX_PLAN: Final[int] = lib.IMD_MAX_PLAN
+MAX_STEPS: Final[int] = lib.IMD_MAX_STEPS
+MAX_STRING: Final[int] = lib.IMD_MAX_STRING
+MAX_COLLECT: Final[int] = lib.IMD_MAX_COLLECT
+SLOT_SIZE: Final[int] = lib.IMD_SLOT_SIZE
+PAYLOAD_ID: Final[int] = lib.IMD_PAYLOAD_ID
+PLAN_MAGIC: Final[int] = lib.IMD_PLAN_MAGIC
+PLAN_IN_MEMFD: Final[int] = lib.IMD_PLAN_IN_MEMFD
+
+
+class Message(IntEnum):
+    """`enum imd_message`: what a packet is."""
+
+    PREPARE = lib.IMD_PREPARE
+    GO = lib.IMD_GO
+    KILL = lib.IMD_KILL
+    CONN_CLOSED = lib.IMD_CONN_CLOSED
+    STOP = lib.IMD_STOP
+    READY = lib.IMD_READY
+    CONN = lib.IMD_CONN
+    PREPARED = lib.IMD_PREPARED
+    FAILED = lib.IMD_FAILED
+    EXITED = lib.IMD_EXITED
+
+
+class Op(IntEnum):
+    """`enum imd_op`: what a step does. `plan.SHAPES` says in which order, with which operands."""
+
+    DEADLINES = lib.IMD_OP_DEADLINES
+    CGROUP = lib.IMD_OP_CGROUP
+    COLLECT = lib.IMD_OP_COLLECT
+    ROOTFS = lib.IMD_OP_ROOTFS
+    BIND = lib.IMD_OP_BIND
+    TMPFS = lib.IMD_OP_TMPFS
+    HIDE = lib.IMD_OP_HIDE
+    PROTECT = lib.IMD_OP_PROTECT
+    FILE = lib.IMD_OP_FILE
+    SEAL_ROOT = lib.IMD_OP_SEAL_ROOT
+    LOOPBACK = lib.IMD_OP_LOOPBACK
+    RLIMIT = lib.IMD_OP_RLIMIT
+    AFFINITY = lib.IMD_OP_AFFINITY
+    UMASK = lib.IMD_OP_UMASK
+    IDENTITY = lib.IMD_OP_IDENTITY
+    DROP_CAPABILITIES = lib.IMD_OP_DROP_CAPABILITIES
+    NO_NEW_PRIVS = lib.IMD_OP_NO_NEW_PRIVS
+    SECCOMP = lib.IMD_OP_SECCOMP
+    EXEC = lib.IMD_OP_EXEC
+
+
+class BindFlag(IntFlag):
+    """`enum imd_bind_flag`."""
+
+    WRITE = lib.IMD_BIND_WRITE
+    NOEXEC = lib.IMD_BIND_NOEXEC
+    OPTIONAL = lib.IMD_BIND_OPTIONAL
+    GRANTED = lib.IMD_BIND_GRANTED
+
+
+class Cause(IntEnum):
+    """`enum imd_cause`: what ended the main process, as the launcher measured it."""
+
+    EXITED = lib.IMD_CAUSE_EXITED
+    SIGNALED = lib.IMD_CAUSE_SIGNALED
+    TIMEOUT = lib.IMD_CAUSE_TIMEOUT
+    CPU_TIME = lib.IMD_CAUSE_CPU_TIME
+    OOM = lib.IMD_CAUSE_OOM
+    PIDS = lib.IMD_CAUSE_PIDS
+    OUTPUT_LIMIT = lib.IMD_CAUSE_OUTPUT_LIMIT
+    KILLED = lib.IMD_CAUSE_KILLED
+
+
+class Controller(IntFlag):
+    """`enum imd_feature`: what the daemon's own cgroup subtree can enforce."""
+
+    CPU = lib.IMD_CTL_CPU
+    MEMORY = lib.IMD_CTL_MEMORY
+    PIDS = lib.IMD_CTL_PIDS
+    IO = lib.IMD_CTL_IO
+    KILL = lib.IMD_CTL_KILL
+
+
+class Stage(IntEnum):
+    """`enum imd_stage`: at what a run failed before its first instruction."""
+
+    PLAN = lib.IMD_STAGE_PLAN
+    CELL = lib.IMD_STAGE_CELL
+    CGROUP = lib.IMD_STAGE_CGROUP
+    OPEN = lib.IMD_STAGE_OPEN
+    ROOT_OWNED = lib.IMD_STAGE_ROOT_OWNED
+    PATH_KIND = lib.IMD_STAGE_PATH_KIND
+    IDMAP = lib.IMD_STAGE_IDMAP
+    DEADLINE = lib.IMD_STAGE_DEADLINE
+    TARGET = lib.IMD_STAGE_TARGET
+    MOUNT = lib.IMD_STAGE_MOUNT
+    FILE = lib.IMD_STAGE_FILE
+    NETWORK = lib.IMD_STAGE_NETWORK
+    PROCESS = lib.IMD_STAGE_PROCESS
+    CWD = lib.IMD_STAGE_CWD
+    EXEC = lib.IMD_STAGE_EXEC
+    KILLED = lib.IMD_STAGE_KILLED
+
+
+class Measured(IntFlag):
+    """`enum imd_measured`: which figures of an outcome are real."""
+
+    CPU = lib.IMD_MEASURED_CPU
+    MEMORY = lib.IMD_MEASURED_MEMORY
+    PIDS = lib.IMD_MEASURED_PIDS
+    IO = lib.IMD_MEASURED_IO
+
+
+def size_of(name: str) -> int:
+    """`sizeof(struct name)` as the compiler saw it; whoever packs by hand checks against it."""
+    return int(ffi.sizeof(f"struct {name}"))

@@ -1,0 +1,536 @@
+"""The launcher, seen from the broker: an asyncio client of the SEQPACKET protocol in native/launcher/protocol.h.
+
+The launcher is a root program of its own, started here once, from a sealed copy of its executable. It hands over each
+connection that it accepts, prepares runs from plans, and reports how they ended. Sending never blocks: what the socket
+does not take waits in order. Every descriptor is close-on-exec and closed on every path; those handed to a caller
+(`Connection.sock`, `Outcome.files`) are the caller's.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from immured.errors import ConfigurationError, ImmuredError
+from immured.host.facts import HostFacts
+from immured.isolation import abi, messages
+from immured.isolation.abi import Cause, Controller, Message
+from immured.isolation.messages import Exited, Failed, Peer, ProtocolError
+from immured.isolation.sealed import sealed_memfd
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["Connection", "Launcher", "LauncherLostError", "Outcome"]
+
+_INLINE_PLAN: Final = 60 * 1024  # what a packet holds beside its own header
+_RECEIVE_BURST: Final = 64  # packets per wake-up, so that a busy launcher does not starve the connections
+_MAX_DESCRIPTORS: Final = 253  # SCM_MAX_FD
+_FULL: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS})
+_RETRY_S: Final = 0.005  # for a full socket that never becomes writable because nothing of ours is queued in it
+_LAST_WORDS_S: Final = 1.0  # between the launcher's end of file and its exit status
+
+
+class LauncherLostError(ImmuredError):
+    """The launcher is gone; whatever it ran was killed by the kernel or by its own wardens."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("internal", reason, "restart the daemon; its log names what ended the launcher")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A client, accepted by the launcher. `number` names it in `Launcher.prepare`; the receiver owns `sock`."""
+
+    number: int
+    peer: Peer
+    sock: socket.socket
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: `report` is the launcher's measurement, or why the run never began.
+
+    `files[i]` is a descriptor of the plan's i-th COLLECT; absent where there is no such regular file. The receiver
+    closes them: by hand, by `close()`, or with the outcome as a context manager.
+    """
+
+    report: Exited | Failed
+    files: Mapping[int, int] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Close every collected descriptor. Call it once."""
+        _close_all(self.files.values())
+
+    def __enter__(self) -> Outcome:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(slots=True)
+class _Run:
+    prepared: asyncio.Future[Failed | None]
+    outcome: asyncio.Future[Outcome]
+    taken: bool = False  # somebody holds `outcome`
+
+
+@dataclass(slots=True)
+class _Packet:
+    data: bytes
+    fds: list[int] = field(default_factory=list)  # duplicates, ours to close
+
+
+class Launcher:
+    """A running launcher. Made by `spawn`; used from one event loop's thread."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        pid: int,
+        *,
+        on_connection: Callable[[Connection], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        """`sock` is our end of the pair, non-blocking, and becomes ours; `pid` is the launcher's, our child."""
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._on_connection = on_connection
+        self._on_lost = on_lost
+        self._runs: dict[int, _Run] = {}
+        self._over: dict[int, _Run] = {}  # prepared, ended, and nobody took the outcome yet
+        self._queue: deque[_Packet] = deque()
+        self._ready: asyncio.Future[HostFacts] = self._loop.create_future()
+        self._ended = asyncio.Event()
+        self._facts: HostFacts | None = None
+        self._lost: str | None = None
+        self._closing = False
+        self._pid = pid
+        self._pidfd = os.pidfd_open(pid)
+        self._loop.add_reader(self._sock, self._readable)
+        self._loop.add_reader(self._pidfd, self._exited)
+
+    @classmethod
+    async def spawn(
+        cls,
+        executable: Path,
+        *,
+        socket_path: Path,
+        slot_base: int,
+        slot_count: int,
+        cgroup: Path | None,
+        lock_fd: int,
+        pool_min: int,
+        pool_max: int,
+        on_connection: Callable[[Connection], None],
+        on_lost: Callable[[str], None],
+        grant_read: Sequence[Path] = (),
+        grant_write: Sequence[Path] = (),
+        open_timeout_ms: int | None = None,
+        ready_timeout: float = 20.0,
+    ) -> Launcher:
+        """Start the launcher and wait for READY; `facts` is known then.
+
+        `lock_fd` (a locked file) stays open in the launcher, so that the lock outlives a broker that died first.
+        `on_lost(reason)` is called once if the launcher ends without `close`. Raises ConfigurationError
+        ("launcher_failed") where it does not start or does not answer within `ready_timeout` seconds.
+        """
+        arguments = [
+            *("--socket", os.fspath(socket_path)),
+            *("--slot-base", str(slot_base)),
+            *("--slot-count", str(slot_count)),
+            *("--lock-fd", str(lock_fd)),
+            *("--pool-min", str(pool_min)),
+            *("--pool-max", str(pool_max)),
+        ]
+        if cgroup is not None:
+            arguments += ["--cgroup", os.fspath(cgroup)]
+        if open_timeout_ms is not None:
+            arguments += ["--open-timeout-ms", str(open_timeout_ms)]
+        for path in grant_read:
+            arguments += ["--grant-read", os.fspath(path)]
+        for path in grant_write:
+            arguments += ["--grant-write", os.fspath(path)]
+
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        with theirs:
+            try:
+                pid = _start(executable, ["--control-fd", str(theirs.fileno()), *arguments], theirs.fileno(), lock_fd)
+            except OSError as error:
+                ours.close()
+                raise ConfigurationError(
+                    "launcher_failed",
+                    f"{executable}: {error.strerror or error}",
+                    "build it with `make build`, and run the daemon as root",
+                ) from error
+        ours.setblocking(False)
+        launcher = cls(ours, pid, on_connection=on_connection, on_lost=on_lost)
+        try:
+            async with asyncio.timeout(ready_timeout):
+                await launcher._ready
+        except (LauncherLostError, TimeoutError) as error:
+            await launcher.close(kill=True)
+            reason = error.message if isinstance(error, LauncherLostError) else f"no answer within {ready_timeout:g} s"
+            raise ConfigurationError(
+                "launcher_failed", f"the launcher did not start: {reason}", "see its message above, or `immure doctor`"
+            ) from error
+        except BaseException:
+            await launcher.close(kill=True)
+            raise
+        return launcher
+
+    @property
+    def facts(self) -> HostFacts:
+        """What READY said. Raises RuntimeError before it."""
+        if self._facts is None:
+            raise RuntimeError("the launcher is not ready")
+        return self._facts
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process id, for `status` and diagnostics."""
+        return self._pid
+
+    @property
+    def runs(self) -> frozenset[int]:
+        """The runs that have not ended."""
+        return frozenset(self._runs)
+
+    def prepare(self, run: int, connection: int, plan: bytes, fds: Sequence[int]) -> Awaitable[Failed | None]:
+        """Send a run's plan with its descriptors 0, 1 and 2, which are only borrowed: close them once this returns.
+
+        The answer is None when the cell waits for `go`, or Failed; then the run is over and torn down. Raises
+        LauncherLostError here or from the answer; OSError (EMFILE) and ValueError (a number in use) here.
+        """
+        if self._lost is not None:
+            raise LauncherLostError(self._lost)
+        if run in self._runs:
+            raise ValueError(f"run {run} is not over")
+        if len(fds) != 3:
+            raise ValueError("a run takes exactly the descriptors 0, 1 and 2")
+        record = _Run(self._loop.create_future(), self._loop.create_future())
+        in_memfd = len(plan) > _INLINE_PLAN
+        data = messages.encode_prepare(run, connection, plan, in_memfd=in_memfd)
+        self._runs[run] = record
+        try:
+            if in_memfd:
+                memfd = sealed_memfd("immured-plan", plan)
+                try:
+                    self._send(data, [memfd, *fds])
+                finally:
+                    os.close(memfd)
+            else:
+                self._send(data, fds)
+        except BaseException:
+            self._runs.pop(run, None)
+            raise
+        return record.prepared
+
+    def go(self, run: int) -> None:
+        """The intent is durable: let it execute. Nothing happens for a run that is over."""
+        if run in self._runs:
+            self._send(messages.encode_go(run))
+
+    def kill(self, run: int, cause: Cause = Cause.KILLED) -> None:
+        """End a run with everything in it; `cause` is what its outcome will name. Nothing happens once it is over."""
+        if run in self._runs:
+            self._send(messages.encode_kill(run, cause))
+
+    def outcome(self, run: int) -> Awaitable[Outcome]:
+        """How a prepared run ends, once it is torn down; take it once. Cancelled, its descriptors are closed.
+
+        Raises KeyError for a run that is unknown, was never prepared, or whose outcome was taken and has come;
+        LauncherLostError from the answer.
+        """
+        record = self._runs.get(run) or self._over.pop(run)
+        record.taken = True
+        return record.outcome
+
+    def connection_closed(self, number: int) -> None:
+        """Tell the launcher that a connection is closed, so that it forgets its peer."""
+        if self._lost is None:
+            self._send(messages.encode_connection_closed(number))
+
+    def stop(self) -> None:
+        """Accept nobody any more; live runs go on."""
+        if self._lost is None:
+            self._send(messages.encode_stop())
+
+    async def close(self, *, kill: bool = False, grace: float = 10.0) -> None:
+        """Close the socket, which ends the launcher and everything it runs, and reap it.
+
+        After `grace` seconds, or at once with `kill`, it is killed. `on_lost` is not called; what still awaits an
+        answer gets LauncherLostError.
+        """
+        self._closing = True
+        self._end("the daemon is stopping")
+        if kill:
+            self._signal(signal.SIGKILL)
+        try:
+            async with asyncio.timeout(grace):
+                await self._ended.wait()
+        except TimeoutError:
+            self._signal(signal.SIGKILL)
+            await self._ended.wait()
+
+    # -- sending
+
+    def _send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        if self._lost is not None:
+            raise LauncherLostError(self._lost)
+        if not self._queue and self._try_send(data, fds):
+            return
+        held: list[int] = []
+        try:
+            for fd in fds:
+                held.append(os.dup(fd))  # noqa: PERF401 - what was duplicated before a failure must be closed
+        except OSError:
+            _close_all(held)
+            raise
+        self._queue.append(_Packet(data, held))
+        if len(self._queue) == 1:
+            self._await_room()
+
+    def _try_send(self, data: bytes, fds: Sequence[int]) -> bool:
+        """False where the socket is full for now. A launcher that is gone counts as sent: its end is told elsewhere."""
+        control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            self._sock.sendmsg([data], control, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        except OSError as error:
+            if error.errno in _FULL:
+                return False
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+                raise
+        return True
+
+    def _await_room(self) -> None:
+        self._loop.add_writer(self._sock, self._writable)
+
+    def _writable(self) -> None:
+        while self._queue:
+            packet = self._queue[0]
+            try:
+                if not self._try_send(packet.data, packet.fds):
+                    # writable and yet full is a shortage elsewhere (memory, descriptors in flight): do not spin on it
+                    self._loop.remove_writer(self._sock)
+                    self._loop.call_later(_RETRY_S, self._retry)
+                    return
+            except OSError as error:
+                self._give_up(f"cannot send to the launcher: {error.strerror or error}")
+                return
+            self._queue.popleft()
+            _close_all(packet.fds)
+        self._loop.remove_writer(self._sock)
+
+    def _retry(self) -> None:
+        if self._lost is None and self._queue:
+            self._await_room()
+
+    # -- receiving
+
+    def _readable(self) -> bool:
+        """Take what has come, up to a burst. Whether more may be waiting."""
+        for _ in range(_RECEIVE_BURST):
+            if self._lost is not None:
+                return False
+            try:
+                data, control, flags, _ = self._sock.recvmsg(
+                    abi.MAX_PACKET,
+                    socket.CMSG_SPACE(4 * _MAX_DESCRIPTORS),
+                    socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC,
+                )
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError as error:
+                self._give_up(f"cannot read from the launcher: {error.strerror or error}")
+                return False
+            fds = _descriptors(control)
+            if not data:
+                _close_all(fds)
+                self._end_of_file()
+                return False
+            try:
+                self._packet(data, flags, fds)
+            except ProtocolError as error:
+                self._give_up(str(error))
+                return False
+            finally:
+                _close_all(fds)
+        return True
+
+    def _packet(self, data: bytes, flags: int, fds: list[int]) -> None:
+        """Take one packet. Whoever keeps a descriptor removes it from `fds`; the rest is closed by the caller."""
+        if flags & socket.MSG_TRUNC or len(data) < messages.HEADER.size:
+            raise ProtocolError("the launcher sent a packet out of size")
+        kind, length, number = messages.HEADER.unpack_from(data)
+        if length != len(data):
+            raise ProtocolError(f"the launcher sent {len(data)} bytes and announced {length}")
+        body = data[messages.HEADER.size :]
+        if kind == Message.CONN:
+            self._connection(number, messages.parse_peer(body), fds)
+        elif kind == Message.PREPARED:
+            run = self._runs.get(number)
+            if run is not None:
+                _resolve(run.prepared, None)
+        elif kind == Message.FAILED:
+            self._run_over(number, messages.parse_failed(body), {})
+        elif kind == Message.EXITED:
+            exited = messages.parse_exited(body)
+            run = self._runs.get(number)
+            if run is not None and not run.prepared.done():
+                raise ProtocolError(f"the launcher sent EXITED for run {number}, which never was prepared")
+            self._run_over(number, exited, _collected(exited.collected, fds))
+        elif kind == Message.READY:
+            self._set_ready(messages.parse_ready(body))
+        else:
+            raise ProtocolError(f"the launcher sent a message of the unknown type {kind}")
+
+    def _connection(self, number: int, peer: Peer, fds: list[int]) -> None:
+        if not fds:  # this process is out of descriptors; the client sees its connection closed
+            self.connection_closed(number)
+            return
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fds.pop(0))
+        sock.setblocking(False)
+        if self._closing:
+            sock.close()
+            return
+        self._on_connection(Connection(number, peer, sock))
+
+    def _run_over(self, number: int, report: Exited | Failed, files: Mapping[int, int]) -> None:
+        outcome = Outcome(report, files)
+        run = self._runs.pop(number, None)
+        if run is None or _resolve(run.prepared, report) or not _resolve(run.outcome, outcome):
+            outcome.close()
+        elif not run.taken:
+            self._over[number] = run
+
+    def _set_ready(self, ready: messages.Ready) -> None:
+        names = {Controller.CPU: "cpu", Controller.MEMORY: "memory", Controller.PIDS: "pids", Controller.IO: "io"}
+        names[Controller.KILL] = "kill"
+        self._facts = HostFacts(
+            controllers=frozenset(name for flag, name in names.items() if ready.controllers & flag),
+            landlock_abi=ready.landlock_abi,
+            slot_base=ready.slot_base,
+            slot_count=ready.slot_count,
+            swap=ready.swap,
+            cgroup=ready.cgroup,
+        )
+        _resolve(self._ready, self._facts)
+
+    # -- the end
+
+    def _end_of_file(self) -> None:
+        """Hear no more; its exit status, which says why, follows in a moment or not at all."""
+        self._loop.remove_reader(self._sock)
+        self._loop.call_later(_LAST_WORDS_S, self._give_up, "the launcher closed its socket")
+
+    def _exited(self) -> None:
+        """The launcher's process ended: reap it, hear what it said last, and say how it ended."""
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        status = "of an unknown cause"
+        with contextlib.suppress(ChildProcessError):
+            _, wait_status = os.waitpid(self._pid, 0)
+            code = os.waitstatus_to_exitcode(wait_status)
+            status = f"with status {code}" if code >= 0 else f"by signal {-code}"
+        self._ended.set()
+        while self._lost is None and self._readable():
+            pass
+        self._give_up(f"the launcher ended {status}")
+
+    def _give_up(self, reason: str) -> None:
+        if self._lost is not None:
+            return
+        self._end(reason)
+        if not self._closing and self._facts is not None:
+            self._on_lost(reason)
+
+    def _end(self, reason: str) -> None:
+        """Close our end, release what is queued, and tell everyone who waits. Twice is once."""
+        if self._lost is not None:
+            return
+        self._lost = reason
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._sock.close()
+        for packet in self._queue:
+            _close_all(packet.fds)
+        self._queue.clear()
+        lost = LauncherLostError(reason)
+        if not self._ready.done():
+            self._ready.set_exception(lost)
+        for run in self._runs.values():
+            for future in (run.prepared, run.outcome):
+                if not future.done():
+                    future.set_exception(lost)
+                    future.exception()  # not everybody waits for both
+        self._runs.clear()
+        for run in self._over.values():
+            run.outcome.result().close()
+        self._over.clear()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self._ended.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+
+def _start(executable: Path, arguments: list[str], *inherited: int) -> int:
+    """Start a sealed copy of `executable` with these descriptors beside 0 (/dev/null), 1 and 2; its process id."""
+    image = sealed_memfd("immured-launcher", executable.read_bytes(), executable=True)
+    try:
+        return os.posix_spawn(
+            f"/proc/self/fd/{image}",
+            ["immured-launcher", *arguments],
+            {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                # a descriptor duplicated onto itself loses its close-on-exec flag
+                *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherited),
+            ],
+            setsid=True,  # a terminal's Ctrl-C is the broker's to handle
+            setsigmask=[],
+            setsigdef=[one for one in signal.valid_signals() if one not in (signal.SIGKILL, signal.SIGSTOP)],
+        )
+    finally:
+        os.close(image)
+
+
+def _resolve(future: asyncio.Future[Any], value: object) -> bool:
+    """Whether somebody may still hear it."""
+    if future.done():
+        return False
+    future.set_result(value)
+    return True
+
+
+def _descriptors(control: Iterable[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return found.tolist()
+
+
+def _collected(bits: int, fds: list[int]) -> dict[int, int]:
+    """Which COLLECT has which descriptor; takes them out of `fds`. Fewer than announced: we are out of them."""
+    present = [index for index in range(abi.MAX_COLLECT) if bits >> index & 1]
+    files = dict(zip(present, fds, strict=False))
+    del fds[: len(files)]
+    return files
+
+
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)

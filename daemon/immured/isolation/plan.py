@@ -1,0 +1,207 @@
+"""A plan: what the launcher does for one run, as a flat list of named steps. Pure data.
+
+The launcher interprets a plan one step at a time and re-checks it (native/launcher/plan.c); the operations, their order
+and the packed form are `native/launcher/protocol.h`'s. `SHAPES` is that table in Python: it drives the check, the
+packing and the description.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from immured.isolation import abi
+from immured.isolation.abi import BindFlag, Op
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["SHAPES", "UNLIMITED", "Plan", "PlanError", "Shape", "Step"]
+
+UNLIMITED: Final = 2**64 - 1
+"""An RLIMIT operand for RLIM_INFINITY."""
+
+_PLAN: Final = struct.Struct("=IIII")  # struct imd_plan: magic, version, steps, length
+_STEP: Final = struct.Struct("=IHH")  # struct imd_step: op, numbers, strings
+_LENGTH: Final = struct.Struct("=I")
+_NULS: Final = (b"\0" * 8, b"\0" * 7, b"\0" * 6, b"\0" * 5, b"\0" * 4, b"\0" * 3, b"\0" * 2, b"\0")
+
+if _PLAN.size != abi.size_of("imd_plan") or _STEP.size != abi.size_of("imd_step"):  # pragma: no cover
+    raise ImportError("immured._abi is not of this source: run `make build`")
+
+
+class PlanError(ValueError):
+    """A plan that the launcher would refuse: a mistake in this package, never in a caller's input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One operation's place and operands. `rank` orders a plan: equal ranks may mix."""
+
+    rank: int
+    numbers: tuple[str, ...] = ()
+    strings: tuple[str, ...] = ()
+    required: bool = False
+    repeats: bool = False
+
+
+SHAPES: Final[dict[Op, Shape]] = {
+    Op.DEADLINES: Shape(1, ("wall_ns", "cpu_ns", "kill_on_pids"), required=True),
+    Op.CGROUP: Shape(
+        2, ("memory_max", "pids_max", "cpu_quota_us", "cpu_period_us", "io_bps"), ("tenant", "sandbox"), required=True
+    ),
+    Op.COLLECT: Shape(3, ("max_bytes",), ("path",), repeats=True),
+    Op.ROOTFS: Shape(4, (), ("source",)),
+    Op.BIND: Shape(5, ("flags",), ("source", "target"), repeats=True),
+    Op.TMPFS: Shape(5, ("size_bytes", "inodes", "mode"), ("target",), repeats=True),
+    Op.HIDE: Shape(5, (), ("target",), repeats=True),
+    Op.PROTECT: Shape(5, (), ("target",), repeats=True),
+    Op.FILE: Shape(5, ("mode",), ("target", "bytes"), repeats=True),
+    Op.SEAL_ROOT: Shape(6, required=True),
+    Op.LOOPBACK: Shape(7),
+    Op.RLIMIT: Shape(8, ("resource", "soft", "hard"), repeats=True),
+    Op.AFFINITY: Shape(9, ("cpus",)),
+    Op.UMASK: Shape(10, ("mask",)),
+    Op.IDENTITY: Shape(11, ("uid", "gid"), required=True),
+    Op.DROP_CAPABILITIES: Shape(12, required=True),
+    Op.NO_NEW_PRIVS: Shape(13, required=True),
+    Op.SECCOMP: Shape(14, (), ("program",), required=True),
+    Op.EXEC: Shape(15, ("argc",), ("cwd",), required=True),  # then argv, then env
+}
+
+_REQUIRED: Final = frozenset(op for op, shape in SHAPES.items() if shape.required)
+_RLIMITS: Final = {
+    value: name.removeprefix("RLIMIT_").lower()
+    for name, value in vars(resource).items()
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+}
+_OCTAL: Final = frozenset({"mode", "mask"})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation with its operands: unsigned 64-bit numbers and byte strings, in the protocol's order."""
+
+    op: Op
+    numbers: tuple[int, ...] = ()
+    strings: tuple[bytes, ...] = ()
+
+    def pack(self) -> bytes:
+        """The step's bytes, a multiple of eight long."""
+        parts = [_STEP.pack(self.op, len(self.numbers), len(self.strings))]
+        if self.numbers:
+            parts.append(struct.pack(f"={len(self.numbers)}Q", *self.numbers))
+        for string in self.strings:
+            parts += (_LENGTH.pack(len(string)), string, _NULS[(4 + len(string)) % 8])
+        return b"".join(parts)
+
+    def describe(self) -> dict[str, object]:
+        """The step for a reader: `{"step": name, operand: value, ...}`; values are str, int, bool, list or map."""
+        shape = SHAPES[self.op]
+        shown: dict[str, object] = {"step": self.op.name.lower()}
+        for name, number in zip(shape.numbers, self.numbers, strict=False):
+            if name != "argc":
+                shown[name] = _show_number(name, number)
+        if self.op is Op.SECCOMP:
+            program = self.strings[0]
+            shown |= {"instructions": len(program) // 8, "sha256": hashlib.sha256(program).hexdigest()}
+        elif self.op is Op.EXEC:
+            argc = self.numbers[0]
+            shown["cwd"] = _text(self.strings[0])
+            shown["argv"] = [_text(one) for one in self.strings[1 : 1 + argc]]
+            shown["env"] = [_text(one) for one in self.strings[1 + argc :]]
+        elif self.op is Op.FILE:
+            target, data = self.strings
+            shown |= {"target": _text(target), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        else:
+            shown |= {name: _text(one) for name, one in zip(shape.strings, self.strings, strict=True)}
+        return shown
+
+    def check(self) -> None:
+        """Raise PlanError where the operands are not the operation's."""
+        shape, name = SHAPES[self.op], self.op.name
+        if len(self.numbers) != len(shape.numbers):
+            raise PlanError(f"{name}: {len(self.numbers)} numbers instead of {len(shape.numbers)}")
+        if any(not 0 <= number <= UNLIMITED for number in self.numbers):
+            raise PlanError(f"{name}: a number outside 64 bits")
+        if self.op is Op.EXEC:
+            if not 1 <= self.numbers[0] <= len(self.strings) - 1:
+                raise PlanError("EXEC: argc counts no argument, or more than there are")
+        elif len(self.strings) != len(shape.strings):
+            raise PlanError(f"{name}: {len(self.strings)} strings instead of {len(shape.strings)}")
+        for index, string in enumerate(self.strings):
+            if len(string) > abi.MAX_STRING:
+                raise PlanError(f"{name}: a string of {len(string)} bytes, at most {abi.MAX_STRING}")
+            binary = self.op is Op.SECCOMP or (self.op is Op.FILE and index == 1)
+            if not binary and b"\0" in string:
+                raise PlanError(f"{name}: a NUL inside a string")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of one run, checked against `SHAPES` at construction: raises PlanError."""
+
+    steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        _check_order(self.steps)
+        for step in self.steps:
+            step.check()
+        if len(self.packed) > abi.MAX_PLAN:
+            raise PlanError(f"a plan of {len(self.packed)} bytes, at most {abi.MAX_PLAN}")
+
+    @cached_property
+    def packed(self) -> bytes:
+        """`struct imd_plan` and the steps, in this machine's byte order."""
+        body = b"".join([step.pack() for step in self.steps])
+        return _PLAN.pack(abi.PLAN_MAGIC, abi.PROTOCOL_VERSION, len(self.steps), _PLAN.size + len(body)) + body
+
+    def pack(self) -> bytes:
+        """The bytes that the launcher takes; the same object at every call."""
+        return self.packed
+
+    @cached_property
+    def digest(self) -> str:
+        """`sha256:<hex>` over the packed bytes."""
+        return "sha256:" + hashlib.sha256(self.packed).hexdigest()
+
+    def describe(self) -> list[dict[str, object]]:
+        """The steps for a reader, in order: what `immure plan` prints and what a signed `plan` reply carries."""
+        return [step.describe() for step in self.steps]
+
+
+def _check_order(steps: Sequence[Step]) -> None:
+    if len(steps) > abi.MAX_STEPS:
+        raise PlanError(f"{len(steps)} steps, at most {abi.MAX_STEPS}")
+    seen: set[Op] = set()
+    rank = 0
+    for step in steps:
+        shape = SHAPES[step.op]
+        if shape.rank < rank:
+            raise PlanError(f"{step.op.name} stands too late")
+        if step.op in seen and not shape.repeats:
+            raise PlanError(f"{step.op.name} stands twice")
+        rank = shape.rank
+        seen.add(step.op)
+    if missing := _REQUIRED - seen:
+        raise PlanError(f"{min(missing).name} is missing")
+
+
+def _show_number(name: str, number: int) -> object:
+    if name == "flags":
+        return [flag.name.lower() for flag in BindFlag if number & flag and flag.name]
+    if name == "resource":
+        return _RLIMITS.get(number, str(number))
+    if name == "kill_on_pids":
+        return bool(number)
+    if name in _OCTAL:
+        return f"{number:04o}"
+    return "unlimited" if number == UNLIMITED else number
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
