@@ -44,7 +44,7 @@ demo: build
 	@$(PY) -m demo
 
 bench: build $(VENV)/.system-bench
-	@$(PY) bench/bench.py
+	@$(PY) -m bench
 
 launcher-asan: $(VENV)/.system-build
 	$(PYTHON) native/launcher_build.py --sanitize .build/asan/immured-launcher
