@@ -1,0 +1,81 @@
+"""The thin I/O around `frames`: recvmsg and sendmsg with descriptors, for blocking and non-blocking stream sockets."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from immured.errors import Refused
+from immured.wire.frames import MAX_DESCRIPTORS, Frame, FrameReader
+
+__all__ = ["EndOfStream", "abandon", "close_all", "receive_some", "send_some"]
+
+_INT: Final = array.array("i").itemsize
+_ANCILLARY: Final = socket.CMSG_LEN(MAX_DESCRIPTORS * _INT)
+
+
+class EndOfStream(Exception):
+    """The peer closed; `torn` when it was inside a frame."""
+
+    def __init__(self, *, torn: bool) -> None:
+        super().__init__("the stream ended inside a frame" if torn else "the stream ended")
+        self.torn = torn
+
+
+def receive_some(sock: socket.socket, reader: FrameReader) -> Frame | None:
+    """One recvmsg for `reader`, never past the end of a header or body; the frame, when it is whole.
+
+    Descriptors come close-on-exec. Raises EndOfStream; Refused (every descriptor that came is closed by then);
+    BlockingIOError and other OSError as the socket does.
+    """
+    # Without room for control data the kernel drops descriptors and says MSG_CTRUNC: they are found, and cost nothing.
+    room = _ANCILLARY if reader.wants_descriptors else 0
+    data, ancillary, flags, _ = sock.recvmsg(reader.wanted(), room, socket.MSG_CMSG_CLOEXEC)
+    fds = _descriptors(ancillary) if ancillary else ()
+    if not data:
+        close_all(fds)
+        torn = not reader.at_boundary
+        abandon(reader)
+        raise EndOfStream(torn=torn)
+    try:
+        return reader.feed(data, fds, truncated=bool(flags & socket.MSG_CTRUNC))
+    except Refused:
+        close_all(fds)
+        abandon(reader)
+        raise
+
+
+def send_some(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ()) -> int:
+    """One send of a frame's bytes; `fds` only with its first byte. How many bytes went; BlockingIOError when none can.
+
+    MSG_NOSIGNAL: a peer that went away is an error here, not a signal.
+    """
+    if not fds:
+        return sock.send(data, socket.MSG_NOSIGNAL)
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+    return sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Closes each, whatever close says: the number is free afterwards in every case."""
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def abandon(reader: FrameReader) -> None:
+    """Closes what an unfinished frame brought along."""
+    fds, reader.held = reader.held, ()
+    close_all(fds)
+
+
+def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, ...]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % _INT])
+    return tuple(fds)
