@@ -6,7 +6,7 @@ eye shut to fields that a later version may add (`parse_hello`, `parse_reply`, `
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -94,7 +94,7 @@ _COMMAND_FIELDS: Final = ("aud", "cmd", "args", "nonce", "iat", "exp", "persona"
 
 def new_nonce() -> bytes:
     """16 bytes from the system's randomness."""
-    return secrets.token_bytes(NONCE_BYTES)
+    return os.urandom(NONCE_BYTES)
 
 
 def parse_command(payload: bytes) -> Command:

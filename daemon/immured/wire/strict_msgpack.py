@@ -91,19 +91,16 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _scan(data: bytes, max_depth: int, max_items: int) -> None:
     """Walks the items of `data` without building one. Raises Refused; returns when all of `data` is one good value."""
-    size, position, end = _SIZE, 0, len(data)
-    left, in_map = 1, False  # items still due in the innermost open container; the outermost holds one
+    size, position = _SIZE, 0
+    left, in_map = 1, False  # values still due in the innermost open array or map; the outermost holds one
     budget = max_items - 1
     outer: list[tuple[int, bool]] = []
     try:
-        while True:
-            while not left:
-                if not outer:
-                    if position != end:
-                        raise _bad(f"{end - position} bytes follow the value, at byte {position}")
-                    return
+        while left or outer:
+            if not left:
                 left, in_map = outer.pop()
-            first = data[position]
+                continue
+            first = data[position]  # past the end: IndexError
             if in_map and not left & 1 and not _IS_STR[first]:
                 raise _bad(f"a map's key is not a str, at byte {position}")
             left -= 1
@@ -124,10 +121,12 @@ def _scan(data: bytes, max_depth: int, max_items: int) -> None:
                 budget -= left
                 if budget < 0:
                     raise _bad(f"more than {max_items} values")
-            if position > end:
-                raise _bad("the value ends early")
     except IndexError:
         raise _bad("the value ends early") from None
+    if position > len(data):
+        raise _bad("the value ends early")
+    if position < len(data):
+        raise _bad(f"{len(data) - position} bytes follow the value, at byte {position}")
 
 
 def _declared(data: bytes, position: int, in_map: bool) -> tuple[int, int]:
