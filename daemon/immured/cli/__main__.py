@@ -1,0 +1,5 @@
+"""`python -m immured.cli` is `immure`."""
+
+from immured.cli import main
+
+main()

@@ -1,0 +1,90 @@
+"""The table of subcommands, and the one place where an error becomes a line on stderr and an exit status.
+
+Exit statuses: 0; 1 refused or failed; 2 usage; `run` has its own (docs: README). Shell completion is click's own:
+`eval "$(_IMMURE_COMPLETE=bash_source immure)"`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from immured.cli.say import complain
+from immured.errors import ImmuredError
+
+__all__ = ["app", "serve"]
+
+# name -> (where it is, what `immure --help` says of it without importing it)
+COMMANDS = {
+    "run": ("immured.cli.run:run", "Run a command in a sandbox."),
+    "plan": ("immured.cli.plan:plan", "Print what a run would do, step by step, and do none of it."),
+    "status": ("immured.cli.status:status", "What the daemon is, enforces, and runs."),
+    "kill": ("immured.cli.kill:kill", "End a sandbox."),
+    "init": ("immured.cli.init:init", "Make a state directory: keys, policy, an empty ledger."),
+    "key": ("immured.cli.key:key", "Make keys, and let their owners in."),
+    "ledger": ("immured.cli.ledger:ledger", "Verify and read a ledger, without the daemon."),
+    "doctor": ("immured.cli.doctor:doctor", "What this host can and cannot enforce."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are imported when they are called for, and not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, said) for name, (_, said) in COMMANDS.items()])
+
+
+def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        click.echo(f"immure {version('immured')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print it.")
+def app() -> None:
+    """Run commands that nobody trusts, and keep the record of it."""
+
+
+def serve() -> NoReturn:
+    """Run the command line on sys.argv and exit."""
+    try:
+        status = app.main(prog_name="immure", standalone_mode=False)
+    except ImmuredError as error:
+        complain(error.code, error.message, error.remedy)
+        sys.exit(1)
+    except click.UsageError as error:
+        complain("usage", error.format_message(), usage_remedy(error))
+        sys.exit(2)
+    except click.ClickException as error:
+        complain("usage", error.format_message())
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read us has left; keep the interpreter from complaining when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def usage_remedy(error: click.UsageError) -> str:
+    """Where to read on, for a usage error."""
+    return f"{error.ctx.command_path} --help" if error.ctx else "immure --help"
