@@ -51,7 +51,7 @@ core = Extension(
 )
 
 setup(
-    ext_modules=cythonize([core], build_dir=str(SCRATCH.relative_to(ROOT)), compiler_directives={"language_level": "3"}),
+    ext_modules=cythonize([core], build_dir=SCRATCH.name),
     cffi_modules=["native/core/abi_build.py:ffi"],
     cmdclass={"build_ext": BuildNative},
 )

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compiles the launcher: every .c file of native/launcher into one executable. Standard library only.
 
-Called by setup.py (wheels, editable installs) and by the Makefile (sanitizer builds). Objects are kept and rebuilt only
-when a source, a header or the command changes; the executable appears by rename, so that a running one is never written.
+Called by setup.py (wheels, editable installs) and by the Makefile (sanitizer builds). Objects are kept and made again
+only when a source, a header or the command changes; the executable appears by rename: a running one is never written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SOURCES = HERE / "launcher"
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wpointer-arith", "-Wvla", "-Wformat=2"]
 DIALECT = ["-std=gnu11", "-D_GNU_SOURCE=", "-fno-common", "-fno-strict-aliasing"]
 HARDENING = ["-O2", "-g", "-fstack-protector-strong", "-fPIE"]
-SANITIZERS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fPIE"]
+SANITIZERS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover", "-fPIE"]
 LINKING = ["-pie", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]
 # Taken where compiler and machine know them; the first of each row that works.
 OPTIONAL: list[list[list[str]]] = [
@@ -33,7 +33,7 @@ OPTIONAL: list[list[list[str]]] = [
     [["-fcf-protection"], ["-mbranch-protection=standard"]],
     [["-ftrivial-auto-var-init=zero"]],
 ]
-PROBE = "#include <stdio.h>\nint main(void) { char b[8]; return snprintf(b, sizeof b, \"x\") != 1; }\n"
+PROBE = '#include <stdio.h>\nint main(void) { char b[8]; return snprintf(b, sizeof b, "x") != 1; }\n'
 
 
 def wants_werror() -> bool:
@@ -81,11 +81,8 @@ def compile_object(source: Path, objects: Path, flags: Sequence[str], newest_hea
     return target
 
 
-def build(output: Path, scratch: Path, *, sanitize: bool = False) -> bool:
-    """Compile native/launcher/*.c into `output`.
-
-    Returns:
-        True when the executable is there and up to date.
+def build(output: Path, scratch: Path, *, sanitize: bool = False) -> None:
+    """Compile native/launcher/*.c into `output`, which is up to date afterwards.
 
     Raises:
         subprocess.CalledProcessError: the compiler or the linker failed; it has said why.
@@ -103,7 +100,7 @@ def build(output: Path, scratch: Path, *, sanitize: bool = False) -> bool:
     listing = f"{output}\n" + "\n".join(map(str, compiled))
     linked = stamp.read_text() if stamp.exists() else ""
     if output.exists() and output.stat().st_mtime >= newest and linked == listing:
-        return True
+        return
     output.parent.mkdir(parents=True, exist_ok=True)
     fresh = output.with_name(f".{output.name}.{os.getpid()}")
     try:
@@ -113,7 +110,6 @@ def build(output: Path, scratch: Path, *, sanitize: bool = False) -> bool:
     finally:
         fresh.unlink(missing_ok=True)
     stamp.write_text(listing)
-    return True
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
 """Runs the whole suite: on this host, then in a virtual machine what this host's cgroups cannot show.
 
-The virtual machine is whatever VM_RUNNER names: a program that runs `VM_RUNNER [-t SECONDS] [-e K=V] -- COMMAND` as root
-beneath a full cgroup v2 hierarchy with the repository at its own path. Without it, and without controllers on the host,
-the tests that need them are skipped by name (and fail in CI).
+The virtual machine is whatever VM_RUNNER names: a program that runs `VM_RUNNER [-t SECONDS] [-e K=V] -- COMMAND` as
+root beneath a full cgroup v2 hierarchy with the repository at its own path. Without it, and without controllers on the
+host, the tests that need them are skipped by name (and fail in CI).
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def step(title: str, command: list[str]) -> int:
     print(f"== {title}", flush=True)
     started = time.monotonic()
     status = subprocess.run(command, cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode
-    print(f"== {title}: {'passed' if status == 0 else f'exit {status}'} in {time.monotonic() - started:.0f} s", flush=True)
+    verdict = "passed" if status == 0 else f"exit {status}"
+    print(f"== {title}: {verdict} in {time.monotonic() - started:.0f} s", flush=True)
     return status
 
 
@@ -79,8 +80,8 @@ def main() -> int:
         failed |= status != 0
     elif not whole:
         said.append(
-            "tests marked needs_cgroup2 were skipped: this host's cgroup v2 lacks controllers and VM_RUNNER names no program; "
-            "remedy: run on a host with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or VM_RUNNER=/path/to/runner make test"
+            "tests marked needs_cgroup2 were skipped: this host's cgroup v2 lacks controllers and VM_RUNNER names no "
+            "program; remedy: a host with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or VM_RUNNER=PATH make test"
         )
     if os.geteuid() != 0:
         said.append("tests marked needs_root were skipped: remedy: make test as root")
