@@ -33,8 +33,11 @@ struct imd_w_prepare { uint32_t uid, gid, ngroups, plan_length, flags, reserved;
 
 struct imd_p_park { uint32_t slot_base; uint32_t reserved; };
 
-/* `status` is waitpid's; -errno in `error` where no warden could be forked at all. */
-struct imd_p_gone { int32_t status; int32_t error; };
+/*
+ * `status` is waitpid's; `error` is errno where no warden could be forked at all. `unsure`: it ended badly, and what
+ * it left did not end in time: its ids are never used again.
+ */
+struct imd_p_gone { int32_t status; int32_t error; uint32_t unsure; uint32_t reserved; };
 
 /* Descriptors that came with a packet; imd_fds_close in its cleanup closes those nobody took (set them to -1). */
 struct imd_fds { int fd[IMD_MAX_FDS]; uint32_t count; };

@@ -2,6 +2,7 @@
 #include "util.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -62,6 +63,35 @@ int imd_write_at(int dir, const char *path, const char *text)
   if (fd < 0)
     return -1;
   return imd_write_full(fd, text, strlen(text));
+}
+
+static int compare(const void *left, const void *right)
+{
+  return *(const int *)left - *(const int *)right;
+}
+
+void imd_close_others(int *keep, size_t count)
+{
+  qsort(keep, count, sizeof *keep, compare);
+  unsigned int next = STDERR_FILENO + 1;
+  for (size_t i = 0; i < count; i++) {
+    if (keep[i] < (int)next)
+      continue;
+    if (keep[i] > (int)next)
+      close_range(next, (unsigned int)keep[i] - 1, 0);
+    next = (unsigned int)keep[i] + 1;
+  }
+  close_range(next, UINT_MAX, 0);
+}
+
+void *imd_allocate(size_t size)
+{
+  void *memory = calloc(1, size);
+  if (!memory) {
+    imd_log("no memory");
+    _exit(EXIT_FAILURE);
+  }
+  return memory;
 }
 
 uint64_t imd_now_ns(void)

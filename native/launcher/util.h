@@ -49,6 +49,12 @@ int imd_write_full(int fd, const void *buffer, size_t size);
 ssize_t imd_read_at(int dir, const char *path, char *buffer, size_t size);
 int imd_write_at(int dir, const char *path, const char *text);
 
+/* Closes every descriptor above 2 but those of `keep` (-1: none; any order; changed here). */
+void imd_close_others(int *keep, size_t count);
+
+/* Memory, zeroed. Ends the process without it: everything that it ran is then ended by the wardens. */
+void *imd_allocate(size_t size);
+
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t imd_now_ns(void);
 
