@@ -1,0 +1,164 @@
+"""One entry of a manifest's lists at a time. A reader takes the field in which it stands, so that messages name it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from immured.manifest.paths import MAX_PATH, path_of, target_problem
+from immured.manifest.schema import Bind, Tmpfs
+from immured.manifest.units import size_of
+from immured.wire.strict import kind_of, shown, take
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from immured.wire.strict import Fields
+
+__all__ = [
+    "INVALID",
+    "read_bind",
+    "read_command",
+    "read_label",
+    "read_list",
+    "read_passed",
+    "read_path",
+    "read_syscall",
+    "read_target",
+    "read_tmpfs",
+    "show",
+    "text_bytes",
+]
+
+INVALID: Final = "manifest_invalid"
+
+_T = TypeVar("_T")
+_LABEL: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
+_SYSCALL: Final = re.compile(r"[a-z_][a-z0-9_]{0,63}", re.ASCII)
+_PASSED: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}\*?|\*", re.ASCII)
+_MODE: Final = re.compile(r"[01]?[0-7]{3}", re.ASCII)
+_MIN_TMPFS: Final = 4096
+_MAX_TMPFS: Final = 1 << 50
+
+
+def read_list(
+    fields: Fields, name: str, base: tuple[_T, ...], item: Callable[[Fields, str, object], _T], most: int
+) -> tuple[_T, ...]:
+    """The array `name`, each entry read by `item`; `base` where it is absent."""
+    values = fields.optional(name, list)
+    if values is None:
+        return base
+    if len(values) > most:
+        raise fields.wrong(name, f"has {len(values)} entries; at most {most}")
+    return tuple(item(fields, name, value) for value in values)
+
+
+def read_bind(fields: Fields, name: str, value: object) -> Bind:
+    """A path (in the same place inside), or `{path, target, optional, noexec}`."""
+    if not isinstance(value, dict):
+        source = read_path(fields, name, value)
+        return Bind(source, _placed(fields, name, source))
+    known = ("path", "target", "optional", "noexec")
+    inner = take(value, f"{fields.where}.{name}", known, code=INVALID, unknown=INVALID)
+    source = read_path(inner, "path", _needed(inner, "path"))
+    return Bind(
+        source,
+        read_target(inner, "target", value["target"]) if "target" in inner else _placed(inner, "path", source),
+        optional=inner.optional("optional", bool) or False,
+        noexec=inner.optional("noexec", bool) or False,
+    )
+
+
+def read_tmpfs(fields: Fields, name: str, value: object) -> Tmpfs:
+    """A path, or `{path, size, mode}`."""
+    if not isinstance(value, dict):
+        return Tmpfs(read_target(fields, name, value))
+    inner = take(value, f"{fields.where}.{name}", ("path", "size", "mode"), code=INVALID, unknown=INVALID)
+    target = read_target(inner, "path", _needed(inner, "path"))
+    mode = inner.optional("mode", str) or "1777"
+    if not _MODE.fullmatch(mode):
+        raise inner.wrong("mode", f"is {shown(mode)}; write it in octal, such as '0755'")
+    return Tmpfs(target, _size(inner, "size") if "size" in inner else None, int(mode, 8))
+
+
+def read_path(fields: Fields, name: str, value: object) -> bytes:
+    """A host path, or one inside."""
+    if not isinstance(value, (str, bytes)):
+        raise fields.wrong(name, f"holds {kind_of(value)}, not a path")
+    try:
+        return path_of(value)
+    except ValueError as error:
+        raise fields.wrong(name, f"holds {show(text_bytes(value))}, which {error}") from None
+
+
+def read_target(fields: Fields, name: str, value: object) -> bytes:
+    """A place inside that may be covered."""
+    return _placed(fields, name, read_path(fields, name, value))
+
+
+def read_command(fields: Fields, name: str, value: object) -> bytes:
+    """What argv[0] may be."""
+    if not isinstance(value, (str, bytes)):
+        raise fields.wrong(name, f"holds {kind_of(value)}, not a command")
+    raw = text_bytes(value)
+    if not raw or b"\0" in raw or len(raw) > MAX_PATH:
+        raise fields.wrong(name, f"holds {show(raw)}, which is no command")
+    return raw
+
+
+def read_passed(fields: Fields, name: str, value: object) -> str:
+    """A variable's name or the beginning of names."""
+    return _matching(fields, name, value, _PASSED, "write a variable's name, PREFIX_* or *")
+
+
+def read_syscall(fields: Fields, name: str, value: object) -> str:
+    """A system call's name; whether there is such a call is the filter compiler's to say."""
+    return _matching(fields, name, value, _SYSCALL, "write a system call's name, such as 'ptrace'")
+
+
+def read_label(fields: Fields, name: str, value: object) -> str:
+    """The name of a manifest, class, profile, persona or tenant."""
+    return _matching(fields, name, value, _LABEL, "write a-z, 0-9, `_`, `.` and `-`, at most 64 characters")
+
+
+def text_bytes(value: str | bytes) -> bytes:
+    """A text as the kernel has it."""
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+
+
+def show(raw: bytes) -> str:
+    """A stranger's bytes for a message: quoted, escaped, bounded."""
+    return shown(raw.decode("utf-8", "backslashreplace"))
+
+
+def _matching(fields: Fields, name: str, value: object, pattern: re.Pattern[str], remedy: str) -> str:
+    if not isinstance(value, str):
+        raise fields.wrong(name, f"holds {kind_of(value)}; {remedy}")
+    if not pattern.fullmatch(value):
+        raise fields.wrong(name, f"holds {shown(value)}; {remedy}")
+    return value
+
+
+def _needed(fields: Fields, name: str) -> object:
+    if name not in fields:
+        raise fields.wrong(name, "is missing")
+    return fields.values[name]
+
+
+def _placed(fields: Fields, name: str, target: bytes) -> bytes:
+    if problem := target_problem(target):
+        raise fields.wrong(name, f"holds {show(target)}, which {problem}", "name another place inside with `target`")
+    return target
+
+
+def _size(fields: Fields, name: str) -> int:
+    value = fields.values[name]
+    try:
+        size = size_of(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise fields.wrong(name, f"is {shown(str(value))}; {error}") from None
+    if type(size) is not int:
+        raise fields.wrong(name, f"is {kind_of(value)}, not a size")
+    if not _MIN_TMPFS <= size <= _MAX_TMPFS:
+        raise fields.wrong(name, f"is {size}; it may be {_MIN_TMPFS} to {_MAX_TMPFS}")
+    return size

@@ -1,0 +1,127 @@
+"""[limits]: reading them, and tightening them for one run. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from immured.errors import Refused
+from immured.manifest.schema import LIMITS, Limits
+from immured.manifest.units import cpus_of, duration_of, show_cpus, show_duration, show_size, size_of
+from immured.wire.strict import Fields, kind_of, shown, take
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from immured.manifest.schema import Manifest
+
+__all__ = ["NONE", "limits_of", "show_limit", "tighten"]
+
+NONE: Final = "none"
+"""How a manifest writes that there is no such limit."""
+
+_DAY: Final = 86_400 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How one limit is written, its bounds, and whether a run may be without it."""
+
+    read: Callable[[str], int]
+    show: Callable[[int], str]
+    low: int
+    high: int
+    optional: bool = True
+    numeric: bool = True  # a bare number may be written
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise ValueError("write a whole number")
+    return int(text)
+
+
+_KINDS: Final = {
+    "memory": _Kind(size_of, show_size, 1 << 20, 1 << 50, optional=False),
+    "pids": _Kind(_count, str, 1, 1 << 22, optional=False),
+    "files": _Kind(_count, str, 4, 1 << 20, optional=False),
+    "cpus": _Kind(cpus_of, show_cpus, 10, 4_096_000),
+    "cpu_time": _Kind(duration_of, show_duration, 10**6, 366 * _DAY, numeric=False),
+    "wall": _Kind(duration_of, show_duration, 10**6, 366 * _DAY, numeric=False),
+    "disk": _Kind(size_of, show_size, 4096, 1 << 50),
+    "output": _Kind(size_of, show_size, 0, 1 << 50),
+    "io": _Kind(size_of, show_size, 4096, 1 << 50),
+}
+
+
+def limits_of(values: object, where: str, code: str, base: Limits) -> Limits:
+    """`base` with what `values` (a map) names. Raises Refused `code`, naming the field beneath `where`."""
+    fields = take(values, where, (*LIMITS, "strict"), code=code, unknown=code)
+    given: dict[str, int | None] = {name: _limit(fields, name) for name in LIMITS if name in fields}
+    strict = fields.optional("strict", bool)
+    found = replace(base, **given)  # type: ignore[arg-type]
+    return found if strict is None else replace(found, strict=strict)
+
+
+def tighten(manifest: Manifest, values: object) -> Manifest:
+    """The manifest with a run's own `limits`, none of which may be wider. Its digest stays the manifest's.
+
+    Raises Refused `bad_argument`, naming the limit, what it may be at most, and what was asked for.
+    """
+    limits = limits_of(values, "limits", "bad_argument", manifest.limits)
+    for name in LIMITS:
+        most, asked = getattr(manifest.limits, name), getattr(limits, name)
+        if most is not None and (asked is None or asked > most):
+            raise Refused(
+                "bad_argument",
+                f"limits.{name} is {show_limit(name, asked)}, more than the manifest's {show_limit(name, most)}",
+                f"ask for at most {show_limit(name, most)}, or use a manifest that allows more",
+                details={"field": f"limits.{name}", "most": show_limit(name, most)},
+            )
+    if manifest.limits.strict and not limits.strict:
+        raise Refused(
+            "bad_argument",
+            "limits.strict is false, and the manifest's is true",
+            "leave it out",
+            details={"field": "limits.strict"},
+        )
+    return replace(manifest, limits=limits)
+
+
+def show_limit(name: str, value: int | None) -> str:
+    """A limit as a manifest would write it: `512M`, `1.5`, `60s`, `none`."""
+    return NONE if value is None else _KINDS[name].show(value)
+
+
+def _limit(fields: Fields, name: str) -> int | None:
+    kind, value = _KINDS[name], fields.values[name]
+    if value == NONE:
+        if not kind.optional:
+            raise fields.wrong(name, "is 'none'; every run has this limit")
+        return None
+    number = _number(fields, name, kind, value)
+    if not kind.low <= number <= kind.high:
+        low, high = kind.show(kind.low), kind.show(kind.high)
+        raise fields.wrong(name, f"is {shown(str(value))}; it may be {low} to {high}")
+    return number
+
+
+def _number(fields: Fields, name: str, kind: _Kind, value: object) -> int:
+    if name == "cpus" and type(value) in (int, float):
+        value = f"{value:.6f}".rstrip("0").rstrip(".")
+    elif type(value) is int and kind.numeric:
+        return value
+    if not isinstance(value, str):
+        raise fields.wrong(name, f"is {kind_of(value)}; {_hint(kind)}")
+    try:
+        return kind.read(value)
+    except ValueError as error:
+        raise fields.wrong(name, f"is {shown(value)}; {error}") from None
+
+
+def _hint(kind: _Kind) -> str:
+    try:
+        kind.read("?")
+    except ValueError as error:
+        return str(error)
+    raise AssertionError("a question mark is no limit")

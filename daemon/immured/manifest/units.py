@@ -1,0 +1,67 @@
+"""Sizes, durations and CPUs as people write them, and back. Pure; a ValueError says what may be written instead."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Final
+
+__all__ = ["cpus_of", "duration_of", "show_cpus", "show_duration", "show_size", "size_of"]
+
+_SIZE: Final = re.compile(r"([0-9]{1,19})([KMGT]?)(?:iB)?", re.ASCII)
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h|d)", re.ASCII)
+_CPUS: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,3})?", re.ASCII)
+_POWER: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+_NANOSECONDS: Final = {
+    "ns": 1,
+    "us": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+    "d": 86_400_000_000_000,
+}
+
+
+def size_of(text: str) -> int:
+    """Bytes: `1048576`, `512M`, `512MiB`; K, M, G and T are powers of 1024."""
+    found = _SIZE.fullmatch(text)
+    if not found or (text.endswith("iB") and not found[2]):
+        raise ValueError("write bytes, or a whole number with K, M, G or T (powers of 1024)")
+    return int(found[1]) << _POWER[found[2]]
+
+
+def duration_of(text: str) -> int:
+    """Nanoseconds: `500ms`, `60s`, `1.5h`."""
+    found = _DURATION.fullmatch(text)
+    if not found:
+        raise ValueError("write a number with its unit: ms, s, m, h or d")
+    return int(Decimal(found[1]) * _NANOSECONDS[found[2]])
+
+
+def cpus_of(text: str) -> int:
+    """Thousandths of a CPU: `2`, `0.5`, `1.25`."""
+    if not _CPUS.fullmatch(text):
+        raise ValueError("write a number of CPUs with at most three decimals, such as 1.5")
+    return int(Decimal(text) * 1000)
+
+
+def show_size(value: int) -> str:
+    """The shortest exact form: `512M`."""
+    for unit, power in reversed(_POWER.items()):
+        if value and not value % (1 << power):
+            return f"{value >> power}{unit}"
+    return str(value)
+
+
+def show_duration(value: int) -> str:
+    """The largest unit that divides it, up to hours: `90s`, `500ms`."""
+    for unit in ("h", "m", "s", "ms", "us"):
+        if value and not value % _NANOSECONDS[unit]:
+            return f"{value // _NANOSECONDS[unit]}{unit}"
+    return f"{value}ns"
+
+
+def show_cpus(value: int) -> str:
+    """`1.5`"""
+    return f"{value / 1000:g}"
