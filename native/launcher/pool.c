@@ -10,7 +10,7 @@
 
 #define MILLISECOND 1000000ull
 #define REVIEW_NS (5000 * MILLISECOND)
-#define LONGEST_REST_NS (5000 * MILLISECOND)
+#define LONGEST_REST_NS (1000 * MILLISECOND)
 enum { FAILURES_IN_A_ROW = 3 };
 
 void imd_pool_open(struct imd_pool *pool, uint32_t slot_base, uint32_t slots, uint32_t min, uint32_t max, int parker,
@@ -177,6 +177,7 @@ void imd_pool_ready(struct imd_pool *pool, struct imd_cell *cell)
   pool->parked++;
   pool->failures = 0;
   pool->not_before = 0;
+  pool->failure = (struct imd_error)IMD_ERROR_INIT;
 }
 
 void imd_pool_failed(struct imd_pool *pool, const struct imd_error *failure)

@@ -63,7 +63,7 @@ int imd_pool_tend(struct imd_pool *pool, uint32_t waiting);
 /* When to tend next without another reason (imd_now_ns), UINT64_MAX: never. */
 uint64_t imd_pool_wake(const struct imd_pool *pool, uint32_t waiting);
 
-/* No cell can be made, repeatedly: runs that wait should hear pool->failure. */
+/* No cell could be made, repeatedly: runs that waited for the last attempt should hear pool->failure. */
 bool imd_pool_failing(const struct imd_pool *pool);
 
 /* What the parker said. `made` takes the socket. `gone` answers the run that was not over, or NULL. */

@@ -112,8 +112,8 @@ enum imd_measured {                /* imd_outcome.measured: which figures are re
 struct imd_outcome {
   uint32_t cause;                  /* enum imd_cause: what ended the main process, first event wins */
   uint32_t measured;
-  int32_t si_code;                 /* CLD_EXITED, CLD_KILLED, CLD_DUMPED */
-  int32_t si_status;               /* exit status or signal of the main process */
+  int32_t wait_code;               /* siginfo_t's si_code: CLD_EXITED, CLD_KILLED, CLD_DUMPED */
+  int32_t wait_status;             /* its si_status (both are macros in signal.h): exit status or signal of the main process */
   uint64_t wall_ns;                /* exec to the death of the main process */
   uint64_t cpu_user_ns, cpu_system_ns;  /* the whole tree's, cpu.stat */
   uint64_t memory_peak;            /* bytes, memory.peak */

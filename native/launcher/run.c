@@ -1,0 +1,417 @@
+#define _GNU_SOURCE
+#include "run.h"
+#include "plan.h"
+#include "util.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+enum {
+  MAX_WAITING = 4096,
+  MAX_WAITING_BYTES = 64 << 20,
+  NAME_SPACE = 65,                 /* of a tenant or sandbox, with its NUL; plan.c */
+};
+
+enum run_state {
+  RUN_WAITING,                     /* for a cell */
+  RUN_PREPARING,
+  RUN_PREPARED,                    /* for GO */
+  RUN_GOING,
+  RUN_OVER,                        /* the broker knows; its warden is not gone yet */
+};
+
+struct imd_run {
+  struct imd_node node;            /* key: the broker's number */
+  TAILQ_ENTRY(imd_run) link;       /* among those that wait */
+  enum run_state state;
+  bool kill_sent;
+  struct imd_cell *cell;           /* NULL while it waits */
+  char *letter;                    /* IMD_W_PREPARE's body, while it waits */
+  size_t letter_size;
+  struct imd_fds fds;              /* the plan's and 0, 1, 2, while it waits */
+  char tenant[NAME_SPACE], sandbox[NAME_SPACE];
+};
+
+/* The plan in place: in the packet, or mapped. */
+struct placed_plan {
+  const void *bytes;
+  size_t length;
+  void *mapping;                   /* NULL: none */
+};
+
+static void unmap(const struct placed_plan *plan)
+{
+  if (plan->mapping)
+    munmap(plan->mapping, plan->length);
+}
+#define cleanup_plan __attribute__((cleanup(unmap)))
+
+static void forget_letter(struct imd_run *run)
+{
+  imd_fds_close(&run->fds);
+  if (run->letter) {
+    explicit_bzero(run->letter, run->letter_size);
+    free(run->letter);
+    run->letter = NULL;
+  }
+}
+
+static void stop_waiting(struct imd_launcher *launcher, struct imd_run *run)
+{
+  TAILQ_REMOVE(&launcher->waiting, run, link);
+  launcher->waiting_count--;
+  launcher->waiting_bytes -= run->letter_size;
+  forget_letter(run);
+}
+
+/* Tells the broker that a run without a cell is over. */
+static void fail_waiting(struct imd_launcher *launcher, struct imd_run *run, const struct imd_error *error)
+{
+  stop_waiting(launcher, run);
+  imd_outbox_fail(&launcher->outbox, run->node.key, error);
+  imd_table_remove(&launcher->runs, &run->node);
+  free(run);
+}
+
+void imd_run_fail_waiting(struct imd_launcher *launcher)
+{
+  while (!TAILQ_EMPTY(&launcher->waiting))
+    fail_waiting(launcher, TAILQ_FIRST(&launcher->waiting), &launcher->pool.failure);
+}
+
+void imd_run_forget_waiting(struct imd_launcher *launcher)
+{
+  while (!TAILQ_EMPTY(&launcher->waiting)) {
+    struct imd_run *run = TAILQ_FIRST(&launcher->waiting);
+    stop_waiting(launcher, run);
+    imd_table_remove(&launcher->runs, &run->node);
+    free(run);
+  }
+}
+
+/* Nobody may change a plan after it was checked. */
+static int map_plan(int memfd, struct placed_plan *plan, struct imd_error *err)
+{
+  const int needed = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW;
+  const int seals = fcntl(memfd, F_GET_SEALS);
+  struct stat status;
+  if (seals < 0 || (seals & needed) != needed || fstat(memfd, &status) < 0)
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "the plan's memory is not sealed");
+  if (plan->length == 0 || plan->length > IMD_MAX_PLAN || (uint64_t)status.st_size != plan->length)
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "a plan of %zu bytes in a file of %lld", plan->length,
+                    (long long)status.st_size);
+  void *mapping = mmap(NULL, plan->length, PROT_READ, MAP_SHARED, memfd, 0);
+  if (mapping == MAP_FAILED)
+    return imd_fail(err, IMD_STAGE_PLAN, errno, "mapping the plan");
+  plan->mapping = mapping;
+  plan->bytes = mapping;
+  return 0;
+}
+
+static int place_plan(const char *packet, size_t length, const struct imd_prepare *prepare, const struct imd_fds *fds,
+                      struct placed_plan *plan, struct imd_error *err)
+{
+  const size_t head = sizeof(struct imd_header) + sizeof *prepare;
+  const bool in_memfd = prepare->flags & IMD_PLAN_IN_MEMFD;
+  if (prepare->flags & ~(uint32_t)IMD_PLAN_IN_MEMFD)
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "unknown flags %#x", prepare->flags);
+  if (fds->count != (in_memfd ? 4 : 3))
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "%u descriptors came with the plan", fds->count);
+  if (length - head != (in_memfd ? 0 : prepare->plan_length))
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "a plan of %u bytes in %zu", prepare->plan_length, length - head);
+  plan->length = prepare->plan_length;
+  if (in_memfd)
+    return map_plan(fds->fd[0], plan, err);
+  plan->bytes = packet + head;
+  return 0;
+}
+
+/* Whose cgroup to clear if the warden cannot; `plan` is checked, so both names fit. */
+static void note_names(struct imd_run *run, const void *plan)
+{
+  struct imd_plan_cursor cursor = {.plan = plan};
+  struct imd_plan_step step;
+  while (imd_plan_next(&cursor, &step) && step.op != IMD_OP_CGROUP)
+    ;
+  strcpy(run->tenant, imd_plan_string_at(&step, 0, NULL));
+  strcpy(run->sandbox, imd_plan_string_at(&step, 1, NULL));
+}
+
+/* To a parked cell; one that has died meanwhile is passed over. False: no cell is parked. */
+static bool hand_over(struct imd_launcher *launcher, struct imd_run *run, const struct iovec *body, size_t pieces,
+                      const struct imd_fds *fds)
+{
+  struct imd_cell *cell;
+  while ((cell = imd_pool_take(&launcher->pool, run))) {
+    if (imd_send_packet(cell->socket, IMD_W_PREPARE, run->node.key, body, pieces, fds->fd, fds->count,
+                        MSG_DONTWAIT) == 0) {
+      run->cell = cell;
+      run->state = RUN_PREPARING;
+      return true;
+    }
+    cell->run = NULL;
+    imd_pool_close(&launcher->pool, cell);
+  }
+  return false;
+}
+
+static int wait_for_cell(struct imd_launcher *launcher, struct imd_run *run, const struct iovec *body, size_t pieces,
+                         struct imd_fds *fds, struct imd_error *err)
+{
+  size_t size = 0;
+  for (size_t i = 0; i < pieces; i++)
+    size += body[i].iov_len;
+  if (launcher->waiting_count >= MAX_WAITING || launcher->waiting_bytes + size > MAX_WAITING_BYTES)
+    return imd_fail(err, IMD_STAGE_CELL, EAGAIN, "%u runs wait for a cell", launcher->waiting_count);
+
+  run->letter = imd_allocate(size);
+  run->letter_size = size;
+  char *at = run->letter;
+  for (size_t i = 0; i < pieces; i++)
+    at = mempcpy(at, body[i].iov_base, body[i].iov_len);
+  run->fds = *fds;
+  fds->count = 0;
+  run->state = RUN_WAITING;
+  TAILQ_INSERT_TAIL(&launcher->waiting, run, link);
+  launcher->waiting_count++;
+  launcher->waiting_bytes += size;
+  return 0;
+}
+
+static int start(struct imd_launcher *launcher, uint64_t id, const struct imd_prepare *prepare,
+                 const struct placed_plan *plan, struct imd_fds *fds, struct imd_error *err)
+{
+  static const char nothing[8];
+  const struct imd_peer *peer = imd_listener_peer(&launcher->listener, prepare->connection);
+  if (!peer)
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "unknown connection %llu", (unsigned long long)prepare->connection);
+  if (imd_plan_check(plan->bytes, plan->length, err) < 0)
+    return -1;
+
+  struct imd_w_prepare head = {.uid = peer->uid,
+                               .gid = peer->gid,
+                               .ngroups = peer->ngroups,
+                               .plan_length = prepare->plan_length,
+                               .flags = prepare->flags};
+  const size_t groups = peer->ngroups * sizeof peer->groups[0];
+  const size_t used = sizeof(struct imd_header) + sizeof head + groups;
+  const struct iovec body[] = {
+      {&head, sizeof head},
+      {(void *)(uintptr_t)peer->groups, groups},
+      {(void *)(uintptr_t)nothing, imd_w_plan_offset(peer->ngroups) - used},
+      {(void *)(uintptr_t)plan->bytes, plan->mapping ? 0 : plan->length},
+  };
+
+  struct imd_run *run = imd_allocate(sizeof *run);
+  run->node.key = id;
+  note_names(run, plan->bytes);
+  if (!hand_over(launcher, run, body, 4, fds) && wait_for_cell(launcher, run, body, 4, fds, err) < 0) {
+    free(run);
+    return -1;
+  }
+  imd_table_insert(&launcher->runs, &run->node);
+  return 0;
+}
+
+int imd_run_prepare(struct imd_launcher *launcher, const char *packet, size_t length, struct imd_fds *fds)
+{
+  struct imd_header header;
+  struct imd_prepare prepare;
+  if (length < sizeof header + sizeof prepare) {
+    imd_log("a PREPARE of %zu bytes", length);
+    return -1;
+  }
+  memcpy(&header, packet, sizeof header);
+  memcpy(&prepare, packet + sizeof header, sizeof prepare);
+  if (imd_table_find(&launcher->runs, header.id)) {
+    imd_log("a PREPARE for run %llu, which is not over", (unsigned long long)header.id);
+    return -1;
+  }
+  struct imd_error error = IMD_ERROR_INIT;
+  cleanup_plan struct placed_plan plan = {.bytes = NULL};
+  if (place_plan(packet, length, &prepare, fds, &plan, &error) < 0 ||
+      start(launcher, header.id, &prepare, &plan, fds, &error) < 0)
+    imd_outbox_fail(&launcher->outbox, header.id, &error);
+  return 0;
+}
+
+void imd_run_serve_waiting(struct imd_launcher *launcher)
+{
+  struct imd_run *run;
+  while (launcher->pool.parked > 0 && (run = TAILQ_FIRST(&launcher->waiting))) {
+    const struct iovec body = {run->letter, run->letter_size};
+    if (!hand_over(launcher, run, &body, 1, &run->fds))
+      return;
+    stop_waiting(launcher, run);
+  }
+}
+
+/* A warden that does not take what we send is of no use; when it is gone, its run is reported. */
+static void tell_warden(struct imd_launcher *launcher, struct imd_run *run, uint32_t type, const void *body,
+                        size_t size)
+{
+  struct imd_cell *cell = run->cell;
+  if (cell->socket >= 0 && imd_send_message(cell->socket, type, run->node.key, body, size, MSG_DONTWAIT) < 0)
+    imd_pool_close(&launcher->pool, cell);
+}
+
+int imd_run_go(struct imd_launcher *launcher, uint64_t id)
+{
+  struct imd_run *run = (struct imd_run *)imd_table_find(&launcher->runs, id);
+  if (!run)
+    return 0;                      /* it failed while GO was on its way */
+  if (run->state != RUN_PREPARED) {
+    imd_log("a GO for run %llu, which is not prepared", (unsigned long long)id);
+    return -1;
+  }
+  run->state = RUN_GOING;
+  tell_warden(launcher, run, IMD_GO, NULL, 0);
+  return 0;
+}
+
+int imd_run_kill(struct imd_launcher *launcher, const char *packet, size_t length)
+{
+  struct imd_header header;
+  struct imd_kill kill;
+  if (length != sizeof header + sizeof kill) {
+    imd_log("a KILL of %zu bytes", length);
+    return -1;
+  }
+  memcpy(&header, packet, sizeof header);
+  memcpy(&kill, packet + sizeof header, sizeof kill);
+  struct imd_run *run = (struct imd_run *)imd_table_find(&launcher->runs, header.id);
+  if (!run)
+    return 0;
+  if (run->state == RUN_WAITING) {
+    struct imd_error error = IMD_ERROR_INIT;
+    imd_fail(&error, IMD_STAGE_KILLED, 0, "killed while it waited for a cell");
+    fail_waiting(launcher, run, &error);
+  } else if (!run->kill_sent) {
+    run->kill_sent = true;
+    tell_warden(launcher, run, IMD_KILL, &kill, sizeof kill);
+  }
+  return 0;
+}
+
+/* The broker knows the end; the run stays with its cell until the warden is gone. */
+static void end(struct imd_launcher *launcher, struct imd_run *run)
+{
+  imd_table_remove(&launcher->runs, &run->node);
+  run->state = RUN_OVER;
+}
+
+static void note_cell_failure(struct imd_launcher *launcher, const char *body, size_t size)
+{
+  struct imd_failed failed;
+  struct imd_error error = IMD_ERROR_INIT;
+  if (size < sizeof failed)
+    return;
+  memcpy(&failed, body, sizeof failed);
+  error.stage = failed.stage;
+  error.error = failed.error;
+  size_t length = size - sizeof failed;
+  if (length >= sizeof error.text)
+    length = sizeof error.text - 1;
+  memcpy(error.text, body + sizeof failed, length);
+  imd_pool_failed(&launcher->pool, &error);
+}
+
+/* False: this is not what a warden says now. */
+static bool take_from_warden(struct imd_launcher *launcher, struct imd_cell *cell, const char *packet, size_t length,
+                             const struct imd_fds *fds)
+{
+  struct imd_header header;
+  memcpy(&header, packet, sizeof header);
+  const char *body = packet + sizeof header;
+  const size_t size = length - sizeof header;
+
+  if (cell->state == IMD_CELL_PARKING) {
+    if (header.type == IMD_W_PARKED)
+      imd_pool_ready(&launcher->pool, cell);
+    else if (header.type == IMD_FAILED)
+      note_cell_failure(launcher, body, size);
+    return header.type == IMD_W_PARKED || header.type == IMD_FAILED;
+  }
+
+  struct imd_run *run = cell->run;
+  if (!run || header.id != run->node.key)
+    return false;
+  switch (header.type) {
+  case IMD_PREPARED:
+    if (run->state != RUN_PREPARING)
+      return false;
+    run->state = RUN_PREPARED;
+    break;
+  case IMD_EXITED:
+    if (run->state != RUN_GOING || size != sizeof(struct imd_outcome))
+      return false;
+    end(launcher, run);
+    break;
+  case IMD_FAILED:
+    if (size < sizeof(struct imd_failed))
+      return false;
+    end(launcher, run);
+    break;
+  default:
+    return false;
+  }
+  imd_outbox_put(&launcher->outbox, header.type, header.id, body, size, fds->fd, fds->count);
+  if (run->state == RUN_OVER)
+    imd_pool_close(&launcher->pool, cell);
+  return true;
+}
+
+void imd_run_warden_spoke(struct imd_launcher *launcher, struct imd_cell *cell)
+{
+  static _Alignas(8) char packet[IMD_MAX_PACKET];
+  cleanup_fds struct imd_fds fds = {.count = 0};
+  if (cell->socket < 0)
+    return;                        /* closed after the kernel had told us of it */
+  const ssize_t length = imd_recv_packet(cell->socket, packet, sizeof packet, &fds, MSG_DONTWAIT);
+  if (length < 0 && errno == EAGAIN)
+    return;
+  if (length > 0 && take_from_warden(launcher, cell, packet, (size_t)length, &fds))
+    return;
+  if (length != 0)
+    imd_log("cell %llu: unexpected message", (unsigned long long)cell->number);
+  if (cell->state == IMD_CELL_PARKING)
+    imd_close(&cell->socket);      /* counted as a failure once it is gone */
+  else
+    imd_pool_close(&launcher->pool, cell);
+}
+
+static void report_lost(struct imd_launcher *launcher, const struct imd_run *run, const struct imd_p_gone *gone)
+{
+  if (run->state == RUN_GOING) {
+    /* Its tree was killed as its namespace was; what it had done until then nobody measured. */
+    const struct imd_outcome outcome = {
+        .cause = IMD_CAUSE_KILLED, .wait_code = CLD_KILLED, .wait_status = SIGKILL, .stragglers = 1};
+    imd_outbox_put(&launcher->outbox, IMD_EXITED, run->node.key, &outcome, sizeof outcome, NULL, 0);
+    return;
+  }
+  struct imd_error error = IMD_ERROR_INIT;
+  if (WIFSIGNALED(gone->status))
+    imd_fail(&error, IMD_STAGE_CELL, 0, "the cell's warden was killed by signal %d", WTERMSIG(gone->status));
+  else
+    imd_fail(&error, IMD_STAGE_CELL, 0, "the cell's warden ended with status %d", WEXITSTATUS(gone->status));
+  imd_outbox_fail(&launcher->outbox, run->node.key, &error);
+}
+
+void imd_run_warden_gone(struct imd_launcher *launcher, struct imd_run *run, const struct imd_p_gone *gone)
+{
+  if (!run)
+    return;
+  if (gone->status != 0)
+    imd_subtree_end_run(&launcher->subtree, run->tenant, run->sandbox);
+  if (run->state != RUN_OVER) {
+    imd_log("run %llu lost its warden (wait status %#x)", (unsigned long long)run->node.key, (unsigned)gone->status);
+    report_lost(launcher, run, gone);
+    imd_table_remove(&launcher->runs, &run->node);
+  }
+  free(run);
+}
