@@ -30,7 +30,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 def run_options(command: F) -> F:
     """Adds what says what a run may do. The command takes them as keywords: `Flags(**keywords)`."""
     for option in (
-        click.option("--network", type=click.Choice(["none", "loopback"]), help="No interface at all, or lo.  [loopback]"),
+        click.option("--network", type=click.Choice(["none", "loopback"]), help="No interface at all, or lo alone."),
         click.option("--strict", is_flag=True, help="Refuse rather than enforce a limit by a weaker means."),
         click.option("--output", metavar="SIZE", help="How much it may write to stdout and stderr together."),
         click.option("--files", metavar="N", type=click.IntRange(1), help="How many files it may have open."),
@@ -44,8 +44,8 @@ def run_options(command: F) -> F:
         click.option("--env", metavar="K[=V]", multiple=True, help="Set a variable; without =V, pass yours on."),
         click.option("--rootfs", metavar="DIR", help="This directory as / instead of the host's programs."),
         click.option("--tmpfs", metavar="DIR", multiple=True, help="An empty private directory in memory."),
-        click.option("--rw", metavar="P[:T]", multiple=True, help="Let it write P; made if missing. T: where it is inside."),
-        click.option("--ro", metavar="P[:T]", multiple=True, help="Let it read P. T: where it is inside."),
+        click.option("--rw", metavar="P[:T]", multiple=True, help="Let it write P (made if missing). T: where inside."),
+        click.option("--ro", metavar="P[:T]", multiple=True, help="Let it read P. T: where inside."),
         click.option("--manifest", metavar="F", help="A manifest: a TOML file, or sha256:... of a loaded one."),
     ):
         command = option(command)
@@ -133,7 +133,7 @@ def _inline(additions: Mapping[str, object], limits: Mapping[str, object], netwo
 
 
 def _amended(manifest: dict[str, object], additions: Mapping[str, object], network: str | None) -> dict[str, object]:
-    """The file's manifest with the flags' paths behind its own. What is not as the schema wants it, the daemon names."""
+    """The file's manifest, the flags' paths behind its own. What the schema does not allow, the daemon names."""
     given = manifest.get("filesystem", {})
     if additions and isinstance(given, dict):
         merged = dict(given)

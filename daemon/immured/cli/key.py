@@ -37,8 +37,8 @@ def new(out: str, as_json: bool) -> None:
     write_new(path, private.to_pem(), 0o600)
     write_new(public_path, private.public.to_pem(), 0o644)
     if as_json:
-        record = {"id": private.id, "public": private.public.raw.hex(), "key": str(path), "public_key": str(public_path)}
-        click.echo(json_text(record))
+        files = {"key": str(path), "public_key": str(public_path)}
+        click.echo(json_text({"id": private.id, "public": private.public.raw.hex(), **files}))
         return
     click.echo(f"id       {private.id}")
     click.echo(f"public   {private.public.raw.hex()}")
@@ -59,13 +59,11 @@ def add(
 ) -> None:  # fmt: skip
     """Let the owner of a public key in. PUB is a PEM file, or the 64 hex digits that `immure key new` prints."""
     given = read_public(public)
-    arguments: dict[str, object] = {"name": name, "public": given.raw, "role": role}
-    if uids:
-        arguments["uids"] = sorted(set(uids))
+    bindings = {"uids": sorted(set(uids))} if uids else {}
     with connect(socket, key_file, daemon_key, state, as_user) as client:
-        answer = client.command("key.add", arguments)
+        answer = client.key_add(name, given, role=role, **bindings)
     if as_json:
-        click.echo(json_text(answer.result))
+        click.echo(json_text(answer))
     else:
         click.echo(f"{given.id} is in, as {name} ({role})")
 
@@ -79,15 +77,14 @@ def list_keys(
 ) -> None:  # fmt: skip
     """Who is in, with which role."""
     with connect(socket, key_file, daemon_key, state, as_user) as client:
-        answer = client.command("key.list", {})
+        keys = client.key_list()
     if as_json:
-        click.echo(json_text(answer.result))
+        click.echo(json_text(keys))
         return
-    keys = answer.result["keys"]
-    assert isinstance(keys, list)
     for record in keys:
-        uids = ",".join(map(str, record.get("uids", []))) or "any uid"
-        click.echo(f"{record['id']}  {record['role']:7} {uids:12} {printable(str(record['name']))}")
+        bound = record.get("uids")
+        uids = ",".join(map(str, bound)) if isinstance(bound, list) else "any uid"
+        click.echo(f"{record['id']}  {record['role']!s:7} {uids:12} {printable(str(record['name']))}")
 
 
 def read_public(text: str) -> PublicKey:
@@ -113,7 +110,7 @@ def write_new(path: Path, content: bytes, mode: int) -> None:
             "key_exists", f"{path} exists, and a key that is overwritten is lost", "choose another file with --out"
         ) from None
     except OSError as failed:
-        raise ConfigurationError("cannot_write", f"{path}: {failed.strerror}", "choose another file with --out") from failed
+        raise ConfigurationError("cannot_write", f"{path}: {failed.strerror}", "choose another with --out") from failed
     with os.fdopen(handle, "wb") as file:
         file.write(content)
         file.flush()

@@ -21,8 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Target:
-    """A daemon's socket, the file of the caller's private key, and of the daemon's public key (None: the copy beside the
-    socket)."""
+    """A daemon's socket, and the files of the caller's private key and of the daemon's public one (None: it stands
+    beside the socket)."""
 
     socket: Path
     key: Path
@@ -30,9 +30,9 @@ class Target:
 
 
 def connection_options(command: F) -> F:
-    """Adds --socket, --key, --daemon-key, --state and --as; their parameters: socket, key_file, daemon_key, state, as_user."""
+    """Adds --socket, --key, --daemon-key, --state and --as (parameters: socket, key_file, daemon_key, state, as_user)."""
     for option in (
-        click.option("--as", "as_user", metavar="USER", help="Act as this user; needs root. Under sudo: who called it."),
+        click.option("--as", "as_user", metavar="USER", help="Act as this user (root only). Under sudo: the caller."),
         click.option("--state", metavar="DIR", help="A daemon's state directory: its socket and its admin key."),
         click.option("--daemon-key", metavar="FILE", help="The daemon's public key.  [$IMMURE_DAEMON_KEY]"),
         click.option("--key", "key_file", metavar="FILE", help=f"Your private key.  [$IMMURE_KEY, {USER_KEY}]"),

@@ -1,0 +1,168 @@
+"""`immure run`: a command in a sandbox, as if it ran here: its input, its output, its exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from immured.cli.app import usage_remedy
+from immured.cli.exits import REFUSED, explain, status_of
+from immured.cli.flags import Flags, Order, compile_order, run_options
+from immured.cli.paths import prepare_writable
+from immured.cli.say import complain, json_text, note
+from immured.cli.session import connect
+from immured.cli.target import connection_options
+from immured.errors import ImmuredError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from immured.client import Client, RunResult
+
+__all__ = ["run"]
+
+
+class Running(click.Command):
+    """Whatever keeps the command from running is exit status 125, as the contract says; a usage error too."""
+
+    def make_context(self, *arguments: Any, **keywords: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **keywords)
+        except click.UsageError as error:
+            complain("usage", error.format_message(), usage_remedy(error))
+            raise click.exceptions.Exit(REFUSED) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ImmuredError as error:
+            complain(error.code, error.message, error.remedy)
+            raise click.exceptions.Exit(REFUSED) from None
+
+
+@click.command(cls=Running, context_settings={"allow_interspersed_args": False})
+@click.argument("command", metavar="-- CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--json", "as_json", is_flag=True, help="Print the result record instead of the output.")
+@click.option("-q", "--quiet", is_flag=True, help="No notes.")
+@run_options
+@connection_options
+def run(
+    command: tuple[str, ...], as_json: bool, quiet: bool,
+    socket: str | None, key_file: str | None, daemon_key: str | None, state: str | None, as_user: str | None,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Run a command in a sandbox.
+
+    Standard input, output and error are the command's. It sees the host's programs and nothing else, unless --ro and
+    --rw say so, and reaches no network.
+
+    Exits as the command did; 128+n for a signal; 124 when it ran past its time; 137 when it was killed for another
+    reason; 125 when it did not run; 126 cannot be executed; 127 not found.
+
+    \b
+      immure run -- python3 -c 'print(6 * 7)'
+      immure run --ro . --rw out -- python3 app.py
+      immure run --memory 512M --cpus 1.5 --wall 60s --ro . -- make test
+    """
+    with connect(socket, key_file, daemon_key, state, as_user) as client:
+        order = compile_order(Flags(**options), Path.cwd())
+        for bound in order.writable:
+            if prepare_writable(bound) and not quiet:
+                note(f"made {bound.source}")
+        ended_by_us()
+        result = captured(client, command, order) if as_json else passed_through(client, command, order)
+    if as_json:
+        click.echo(json_text({**result.raw, "receipt": result.receipt.to_map(), "intent": result.intent.to_map()}))
+    else:
+        _explain(result, Flags(**options), quiet)
+    leave(status_of(result.cause, result.exit_code, result.signal, _failure(result)))
+
+
+def passed_through(client: Client, command: tuple[str, ...], order: Order) -> RunResult:
+    """Run with our own stdin, stdout and stderr."""
+    return client.run(
+        list(command), manifest=order.manifest, env=order.env or None, cwd=order.cwd, limits=order.limits or None,
+        stdin=standard_input(), on_stdout=writer(1), on_stderr=writer(2),
+    )  # fmt: skip
+
+
+def captured(client: Client, command: tuple[str, ...], order: Order) -> RunResult:
+    """Run with our stdin; the output comes back in the result, as far as a reply holds it."""
+    return client.run(
+        list(command), manifest=order.manifest, env=order.env or None, cwd=order.cwd, limits=order.limits or None,
+        stdin=standard_input(),
+    )  # fmt: skip
+
+
+class Input:
+    """Descriptor 0, unbuffered: a terminal's line is passed on when it is there."""
+
+    def read(self, size: int, /) -> bytes:
+        return os.read(0, size)
+
+
+def standard_input() -> Input | bytes:
+    """What is pumped to the command; nothing, when our own stdin is closed or is /dev/null."""
+    try:
+        empty = os.fstat(0).st_rdev == Path(os.devnull).stat().st_rdev
+    except OSError:
+        return b""
+    return b"" if empty else Input()
+
+
+def writer(descriptor: int) -> Any:
+    """Writes all that it is given, unbuffered."""
+
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+    return write
+
+
+def ended_by_us() -> None:
+    """SIGTERM and SIGHUP end us as Ctrl-C does: the connection closes, and with it the run."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        leave(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
+def leave(status: int) -> None:
+    """Exit at once: a thread may still wait for a terminal's next line, and nobody wants it any more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            continue
+    os._exit(status)
+
+
+def _failure(result: RunResult) -> str | None:
+    return None if result.failure is None else str(result.failure.get("code", ""))
+
+
+def _explain(result: RunResult, flags: Flags, quiet: bool) -> None:
+    """Say what the exit status cannot: why it did not run, what of ours ended it, which limit is held how."""
+    if result.failure is not None:
+        said = result.failure
+        complain(str(said.get("code", "setup_failed")), str(said.get("message", "")), str(said.get("remedy", "")))
+    elif ended := explain(result.cause):
+        complain(result.cause, *ended)
+    if quiet:
+        return
+    for limit in flags.limits():
+        means = str(result.enforcement.get(limit, ""))
+        if limit in CONTROLLED and means and not means.startswith("cgroup"):
+            note(f"{limit} is held by {means}: this host lacks the cgroup controller (immure doctor)")
+
+
+CONTROLLED = frozenset({"memory", "cpus", "pids"})
