@@ -1,0 +1,223 @@
+"""The one reader of a ledger's file, for recovery and for verification alike. No I/O of its own.
+
+`scan` goes through the lines and stops at the first that is not what it must be. `is_torn` then says whether what is
+there can be the remains of a write that a crash interrupted, and nothing else. Only that is ever set aside.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from immured.ledger.chain import BrokenLink, Chain
+from immured.ledger.checkpoint import Checkpoint
+from immured.ledger.entry import MAX_LINE, Entry, LineError, parse_line
+
+__all__ = ["MAX_BATCH", "Problem", "Readable", "Scan", "is_torn", "read_lines", "scan"]
+
+MAX_BATCH: Final = 1 << 20
+"""Bytes that the writer makes durable at once: what a crash can leave unfinished is never longer."""
+
+_CHUNK: Final = 1 << 20
+_SECTOR: Final = 512
+
+
+class Readable(Protocol):
+    """What is read: a `LogFile`, or any file that answers a positioned read."""
+
+    def read(self, offset: int, length: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The first thing wrong. `line` counts from 1, as editors do; `seq` from 0, as entries do."""
+
+    line: int
+    offset: int
+    """Where in the file the line begins, in bytes."""
+    code: str
+    message: str
+    expected: str
+
+    @property
+    def seq(self) -> int:
+        return self.line - 1
+
+    def __str__(self) -> str:
+        return f"line {self.line} (seq {self.seq}): {self.code}: {self.message}; expected {self.expected}"
+
+
+@dataclass(slots=True)
+class Scan:
+    """What a scan found: the good lines are those before byte `end`."""
+
+    chain: Chain
+    end: int
+    problem: Problem | None
+    covered: int
+    """Entries under the largest checkpoint that agrees with them."""
+
+
+def read_lines(log: Readable, start: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """Offset and bytes of every line, with its newline; the last may lack it, and one too long is given cut short."""
+    rest, offset, position = b"", start, start
+    while position < size:
+        chunk = log.read(position, min(_CHUNK, size - position))
+        if not chunk:
+            break
+        position += len(chunk)
+        lines = (rest + chunk).split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            yield offset, line + b"\n"
+            offset += len(line) + 1
+        if len(rest) > MAX_LINE:
+            break
+    if rest:
+        yield offset, rest
+
+
+class _Scanner:
+    """One pass over the lines, from the first to the first problem."""
+
+    def __init__(self, lines: Iterator[tuple[int, bytes]], heads: Mapping[int, Checkpoint]) -> None:
+        self.chain = Chain()
+        self.end = 0
+        self.covered = 0
+        self._covered_end = 0
+        self._previous = 0
+        self._lines = lines
+        self._heads = heads
+
+    def _here(self, offset: int, error: LineError) -> Problem:
+        return Problem(self.chain.size + 1, offset, error.code, error.message, error.expected)
+
+    def take(self, offset: int, line: bytes) -> Entry | Problem:
+        """The next line, with its newline: an entry, or what is wrong with it, or with the one before."""
+        if not line.endswith(b"\n"):
+            if len(line) > MAX_LINE:
+                error = LineError("line_too_long", "no newline in sight", f"at most {MAX_LINE} bytes")
+            else:
+                error = LineError("torn_line", "the last line has no newline", "a newline")
+            return self._here(offset, error)
+        try:
+            entry = self.chain.check(line[:-1])
+        except BrokenLink as error:
+            return self._blame(offset, error)
+        except LineError as error:
+            return self._here(offset, error)
+        self.chain.accept(entry)
+        self._previous, self.end = offset, offset + len(line)
+        head = self._heads.get(self.chain.size)
+        return entry if head is None else self._compare(head) or entry
+
+    def _blame(self, offset: int, error: BrokenLink) -> Problem:
+        """Of two lines that do not link, the one that was altered."""
+        following = next(self._lines, (0, b""))[1]
+        if following.endswith(b"\n"):
+            try:
+                sound = parse_line(following[:-1]).prev == error.entry.leaf.hex()
+            except LineError:
+                sound = False
+        else:
+            # The last line: only a checkpoint can tell. Without one, the first that nothing vouches for is named.
+            head = self._heads.get(self.chain.size)
+            sound = head is None
+        if not sound:
+            return self._here(offset, error)
+        return Problem(
+            self.chain.size,
+            self._previous,
+            "altered_line",
+            f"its leaf is {self.chain.last_leaf}",
+            f"{error.entry.prev}, which the next line was chained to",
+        )
+
+    def _compare(self, head: Checkpoint) -> Problem | None:
+        """None when the lines so far are the ones that were signed."""
+        chain, covered = self.chain, self.covered
+        if (head.origin, head.root) == (chain.origin, chain.tree.root()):
+            self.covered, self._covered_end = chain.size, self.end
+            return None
+        # Nothing is chained to the last line, so it can have been altered alone. Any other would have broken the chain:
+        # then all from some line on was written anew, and the first of them lies after the checkpoint that agreed.
+        alone = next(self._lines, None) is None
+        line, offset = (chain.size, self._previous) if alone else (covered + 1, self._covered_end)
+        if head.origin != chain.origin:
+            says = f"{head.origin}, as a checkpoint says"
+            return Problem(line, offset, "other_ledger", f"this is the ledger {chain.origin}", says)
+        message = f"of lines {covered + 1} to {chain.size} one is not what was signed: the root is "
+        return Problem(line, offset, "not_as_signed", message + chain.tree.root().hex(), head.root.hex())
+
+    def finish(self) -> Problem | None:
+        """What is missing after the last line."""
+        if not self.chain.size:
+            return Problem(1, 0, "empty", "the file has no entry", "ledger.created")
+        beyond = max(self._heads, default=0)
+        if beyond > self.chain.size:
+            message = f"the file ends after {self.chain.size} entries"
+            return Problem(self.chain.size + 1, self.end, "missing_lines", message, f"{beyond}, as a checkpoint says")
+        return None
+
+
+def scan(
+    log: Readable,
+    size: int,
+    heads: Mapping[int, Checkpoint],
+    visit: Callable[[Entry], None] | None = None,
+) -> Scan:
+    """Read the first `size` bytes of a ledger's file, line by line, up to the first problem.
+
+    `heads` are verified checkpoints by size. Memory does not grow with the file. A line is visited only when it is
+    good; that the line after it links to it is known one line later.
+    """
+    lines = read_lines(log, 0, size)
+    scanner = _Scanner(lines, heads)
+    problem: Problem | None = None
+    for offset, line in lines:
+        taken = scanner.take(offset, line)
+        if isinstance(taken, Problem):
+            problem = taken
+            break
+        if visit is not None:
+            visit(taken)
+    else:
+        problem = scanner.finish()
+    end = scanner.end if problem is None else min(scanner.end, problem.offset)
+    return Scan(scanner.chain, end, problem, scanner.covered)
+
+
+def is_torn(log: Readable, start: int, size: int, next_seq: int) -> bool:
+    """Whether the bytes from `start`, where the first bad line begins, can be what a crash left of the last batch.
+
+    A batch is written only after the one before it is durable, so nothing in it was ever acknowledged. Its remains are
+    the batch cut short within its first line, or the batch with whole sectors that never reached the disk and read as
+    zeros. Everything else that is still readable must be entries, in order, chained where they are neighbours.
+    """
+    if size - start > MAX_BATCH:
+        return False
+    tail = log.read(start, size - start)
+    if b"\n" not in tail and len(tail) <= MAX_LINE:
+        return True
+    for hole in re.finditer(rb"\x00+", tail):
+        begin, end = start + hole.start(), start + hole.end()
+        if not (begin == start or begin % _SECTOR == 0) or not (end == size or end % _SECTOR == 0):
+            return False
+    *lines, _unfinished = tail.split(b"\n")
+    if not lines or b"\x00" not in lines[0]:
+        return False
+    seq, leaf = next_seq, ""
+    for line in lines:
+        if b"\x00" in line:
+            leaf = ""
+            continue
+        try:
+            entry = parse_line(line)
+        except LineError:
+            return False
+        if entry.seq < seq or (leaf and (entry.seq != seq or entry.prev != leaf)):
+            return False
+        seq, leaf = entry.seq + 1, entry.leaf.hex()
+    return True
