@@ -154,7 +154,7 @@ def _encode_mapping(value: Mapping[object, object], where: str, depth: int) -> d
     encoded: dict[str, Json] = {}
     for key, item in value.items():
         if not (isinstance(key, str) and isinstance(_encode_text(key), str)):
-            raise ValueError(f"{where}: the key {key!r} is not text of at most {MAX_TEXT} bytes"[:256])
+            raise ValueError(f"{where}: the key {key!r} is not text of at most {MAX_TEXT} bytes"[:256])  # noqa: TRY004
         encoded[key] = encode_value(item, f"{where}.{key}", depth + 1)
     return encoded
 

@@ -84,40 +84,51 @@ def entries(path: Path, selection: Selection | None = None) -> Iterator[Entry]:
             raise BadLine(number + 1, LineError("line_too_long", "no newline in sight", f"at most {MAX_LINE} bytes"))
 
 
-def _lines_backwards(descriptor: int) -> Iterator[bytes]:
+def _lines_backwards(descriptor: int) -> Iterator[tuple[int, bytes]]:
+    """Every whole line, the last one first: where it ends (past its newline), and its bytes without the newline."""
     position = os.fstat(descriptor).st_size
-    rest = b""
+    end, rest = position, b""
     complete = False  # what follows the last newline is no line yet
     while position:
         length = min(_CHUNK, position)
         position -= length
-        pieces = (os.pread(descriptor, length, position) + rest).split(b"\n")
-        rest = pieces.pop(0)
+        rest, *pieces = (os.pread(descriptor, length, position) + rest).split(b"\n")
         for piece in reversed(pieces):
             if complete:
-                yield piece
+                yield end, piece
+                end -= 1
+            end -= len(piece)
             complete = True
         if len(rest) > MAX_LINE + 1:
             break
     if complete:
-        yield rest
+        yield end, rest
 
 
 def last(path: Path, count: int, selection: Selection | None = None) -> list[Entry]:
-    """The last `count` entries that match, oldest first; only as much is read as that takes. Raises BadLine, OSError."""
+    """The last `count` entries that match, oldest first, reading no more than that takes. Raises BadLine, OSError."""
     chosen, found = selection or Selection(), list[Entry]()
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if count > 0:
-            for line in _lines_backwards(descriptor):
-                entry = _parse(0, line)
-                if chosen.matches(entry):
-                    found.append(entry)
-                if len(found) == count or entry.seq < chosen.first:
-                    break
+        for _, line in _lines_backwards(descriptor):
+            if len(found) >= count:
+                break
+            entry = _parse(0, line)
+            if chosen.matches(entry):
+                found.append(entry)
+            if entry.seq < chosen.first:
+                break
     finally:
         os.close(descriptor)
     return found[::-1]
+
+
+def _after(descriptor: int, seq: int | None) -> int:
+    """The offset at which the line after `seq` begins; without `seq`, the line that is not there yet."""
+    for end, line in _lines_backwards(descriptor):
+        if seq is None or _parse(0, line).seq <= seq:
+            return end
+    return 0
 
 
 def follow(
@@ -127,27 +138,28 @@ def follow(
     after: int | None = None,
     pause: Callable[[], bool] | None = None,
 ) -> Iterator[Entry]:
-    """Entries as they come: those after index `after`, or after the end of the file as it is now.
+    """Entries as they come: those after index `after`, or after what the file holds now.
 
     `pause` waits a little and says whether to go on; by default for good, twenty times a second. Entries are shown once
     they are in the file, which is shortly before they are durable. Raises BadLine, OSError.
     """
     chosen = selection or Selection()
     wait = pause or _forever
-    with path.open("rb") as file:
-        if after is None:
-            newest = last(path, 1)
-            after = newest[0].seq if newest else -1
-        rest = b""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        position, rest = _after(descriptor, after), b""
         while True:
-            while chunk := file.read(_CHUNK):
+            while chunk := os.pread(descriptor, _CHUNK, position):
+                position += len(chunk)
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     entry = _parse(0, line)
-                    if entry.seq > after and chosen.matches(entry):
+                    if chosen.matches(entry):
                         yield entry
             if not wait():
                 return
+    finally:
+        os.close(descriptor)
 
 
 def _forever() -> bool:
@@ -155,20 +167,24 @@ def _forever() -> bool:
     return True
 
 
+def _word(text: str) -> str:
+    return text if text.isprintable() and text and " " not in text else ascii(text)
+
+
 def _short(value: Json) -> str:
     if isinstance(value, dict):
         if "sha256" in value and "len" in value:
-            return f"<{value['len']} bytes, sha256 {str(value['sha256'])[:12]}>"
-        return "{" + " ".join(f"{key}={_short(item)}" for key, item in value.items()) + "}"
+            return f"<{_short(value['len'])} bytes, sha256 {_short(value['sha256'])[:12]}>"
+        return "{" + _members(value.items()) + "}"
     if isinstance(value, list):
         return "[" + " ".join(_short(item) for item in value) + "]"
     if isinstance(value, str):
-        return value if value.isprintable() and value and " " not in value else ascii(value)
+        return _word(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _members(values: Iterable[tuple[str, Json]]) -> str:
-    return " ".join(f"{key if key.isprintable() else ascii(key)}={_short(value)}" for key, value in values)
+    return " ".join(f"{_word(key)}={_short(value)}" for key, value in values)
 
 
 def one_line(entry: Entry) -> str:

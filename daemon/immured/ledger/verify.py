@@ -1,7 +1,7 @@
-"""Verification of a ledger by whoever has its files: no daemon, no private key, no trust in the machine that wrote them.
+"""Verification of a ledger by whoever has its files: no daemon, no private key, no trust in the machine they are from.
 
-What the chain alone cannot show, a checkpoint does: that lines at the end are missing, or that all from some line on was
-written anew. Entries after the newest checkpoint (`Report.covered`) are linked, but nobody has signed them yet.
+What the chain alone cannot show, a checkpoint does: that lines at the end are missing, or that all from some line on
+was written anew. Entries after the newest checkpoint (`Report.covered`) are linked, but nobody has signed them yet.
 """
 
 from __future__ import annotations
