@@ -21,7 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "launcher"
 
-WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wpointer-arith", "-Wvla", "-Wformat=2"]
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wpointer-arith", "-Wvla", "-Wformat-security"]
 DIALECT = ["-std=gnu11", "-D_GNU_SOURCE=", "-fno-common", "-fno-strict-aliasing"]
 HARDENING = ["-O2", "-g", "-fstack-protector-strong", "-fPIE"]
 SANITIZERS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover", "-fPIE"]

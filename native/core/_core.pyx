@@ -1,7 +1,8 @@
-# cython: language_level=3, binding=True
+# cython: language_level=3, binding=True, boundscheck=True, wraparound=False
 """The part of immured that is worth C: packing plans and compiling system-call filters."""
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
@@ -18,6 +19,54 @@ cdef extern from "protocol.h":
         uint32_t op
         uint16_t numbers, strings
 
+cdef extern from "seccomp.h":
+    enum:
+        IMD_SECCOMP_ARGUMENTS
+        IMD_SECCOMP_MAX_CONDITIONS
+        IMD_SECCOMP_MAX_RULES
+        IMD_SECCOMP_MAX_INSTRUCTIONS
+        IMD_SECCOMP_RULES
+        IMD_COMPARE_EQ
+        IMD_COMPARE_NE
+        IMD_COMPARE_LT
+        IMD_COMPARE_LE
+        IMD_COMPARE_GT
+        IMD_COMPARE_GE
+        IMD_COMPARE_IN
+        IMD_COMPARE_WIDE
+    struct sock_filter:
+        pass
+    struct seccomp_data:
+        int nr
+        uint32_t arch
+        uint64_t instruction_pointer
+        uint64_t args[6]
+    struct imd_condition:
+        uint32_t argument, compare
+        uint64_t value, mask
+    struct imd_rule:
+        uint32_t number, action, conditions
+        imd_condition condition[8]
+    struct imd_filter:
+        uint32_t architecture, fallback, unknown, foreign
+        const imd_rule *rule
+        size_t rules
+    struct imd_seccomp_error:
+        int stage
+        size_t index
+        const char *text
+    int imd_seccomp_compile(const imd_filter *, sock_filter *, size_t, size_t *, imd_seccomp_error *) nogil
+    int imd_seccomp_evaluate(const sock_filter *, size_t, const seccomp_data *, uint32_t *, imd_seccomp_error *) nogil
+
+COMPARE_EQ = IMD_COMPARE_EQ
+COMPARE_NE = IMD_COMPARE_NE
+COMPARE_LT = IMD_COMPARE_LT
+COMPARE_LE = IMD_COMPARE_LE
+COMPARE_GT = IMD_COMPARE_GT
+COMPARE_GE = IMD_COMPARE_GE
+COMPARE_IN = IMD_COMPARE_IN
+COMPARE_WIDE = IMD_COMPARE_WIDE
+
 cdef enum:
     MAX_COUNT = 0xffff
 
@@ -25,6 +74,31 @@ cdef enum:
 cdef inline size_t string_space(size_t length) noexcept:
     """Length field, bytes, at least one NUL, up to a multiple of eight."""
     return (sizeof(uint32_t) + length + 1 + 7) & ~<size_t>7
+
+
+cdef size_t plan_space(list steps) except 0:
+    """The packed plan's length; every bound is checked here."""
+    cdef size_t total = sizeof(imd_plan)
+    if len(steps) > IMD_MAX_STEPS:
+        raise ValueError(f"a plan holds at most {IMD_MAX_STEPS} steps, not {len(steps)}")
+    for position, item in enumerate(steps):
+        if not isinstance(item, tuple) or len(item) != 3:
+            raise TypeError(f"step {position}: (op, numbers, strings) expected, not {item!r:.80}")
+        op, numbers, strings = item
+        if not isinstance(numbers, tuple) or not isinstance(strings, tuple):
+            raise TypeError(f"step {position}: numbers and strings are tuples")
+        if len(numbers) > MAX_COUNT or len(strings) > MAX_COUNT:
+            raise ValueError(f"step {position}: at most {MAX_COUNT} numbers and strings")
+        total += sizeof(imd_step) + sizeof(uint64_t) * <size_t>len(numbers)
+        for text in strings:
+            if type(text) is not bytes:
+                raise TypeError(f"step {position}: strings are bytes, not {type(text).__name__}")
+            if PyBytes_GET_SIZE(text) > IMD_MAX_STRING:
+                raise ValueError(f"step {position}: a string of {len(text)} bytes is over {IMD_MAX_STRING}")
+            total += string_space(<size_t>PyBytes_GET_SIZE(text))
+        if total > IMD_MAX_PLAN:
+            raise ValueError(f"step {position}: the plan is over {IMD_MAX_PLAN} bytes")
+    return total
 
 
 def pack_plan(steps) -> bytes:
@@ -42,52 +116,23 @@ def pack_plan(steps) -> bytes:
         OverflowError: a number is negative or too large.
     """
     cdef list items = list(steps)
-    cdef Py_ssize_t count = len(items)
-    cdef size_t total = sizeof(imd_plan)
-    cdef size_t at
-    cdef tuple entry, numbers, strings
-    cdef bytes text
+    cdef size_t total = plan_space(items)
+    cdef size_t at = sizeof(imd_plan)
     cdef imd_plan head
     cdef imd_step step
     cdef uint64_t number
     cdef uint32_t length
-    cdef char *out
+    cdef bytes packed = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total)
+    cdef char *out = PyBytes_AS_STRING(packed)
 
-    if count > IMD_MAX_STEPS:
-        raise ValueError(f"a plan holds at most {IMD_MAX_STEPS} steps, not {count}")
-    for position in range(count):
-        item = items[position]
-        if not isinstance(item, tuple) or len(item) != 3:
-            raise TypeError(f"step {position}: (op, numbers, strings) expected, not {item!r:.80}")
-        op, given_numbers, given_strings = item
-        if not isinstance(given_numbers, tuple) or not isinstance(given_strings, tuple):
-            raise TypeError(f"step {position}: numbers and strings are tuples")
-        if len(given_numbers) > MAX_COUNT or len(given_strings) > MAX_COUNT:
-            raise ValueError(f"step {position}: at most {MAX_COUNT} numbers and strings")
-        total += sizeof(imd_step) + 8 * <size_t>len(given_numbers)
-        for given in given_strings:
-            if type(given) is not bytes:
-                raise TypeError(f"step {position}: strings are bytes, not {type(given).__name__}")
-            if PyBytes_GET_SIZE(given) > IMD_MAX_STRING:
-                raise ValueError(f"step {position}: a string of {len(given)} bytes is over {IMD_MAX_STRING}")
-            total += string_space(<size_t>PyBytes_GET_SIZE(given))
-        if total > IMD_MAX_PLAN:
-            raise ValueError(f"step {position}: the plan is over {IMD_MAX_PLAN} bytes")
-
-    packed = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total)
-    out = PyBytes_AS_STRING(packed)
     memset(out, 0, total)
     head.magic = IMD_PLAN_MAGIC
     head.version = IMD_PROTOCOL_VERSION
-    head.steps = <uint32_t>count
+    head.steps = <uint32_t>len(items)
     head.length = <uint32_t>total
     memcpy(out, &head, sizeof(head))
-    at = sizeof(head)
-    for item in items:
-        entry = item
-        numbers = entry[1]
-        strings = entry[2]
-        step.op = entry[0]
+    for op, numbers, strings in items:
+        step.op = op
         step.numbers = <uint16_t>len(numbers)
         step.strings = <uint16_t>len(strings)
         memcpy(out + at, &step, sizeof(step))
@@ -96,10 +141,122 @@ def pack_plan(steps) -> bytes:
             number = value
             memcpy(out + at, &number, sizeof(number))
             at += sizeof(number)
-        for given in strings:
-            text = given
+        for text in strings:
             length = <uint32_t>PyBytes_GET_SIZE(text)
             memcpy(out + at, &length, sizeof(length))
             memcpy(out + at + sizeof(length), PyBytes_AS_STRING(text), length)
             at += string_space(length)
     return packed
+
+
+cdef int fill_rule(imd_rule *rule, item) except -1:
+    cdef size_t count = 0
+    number, action, conditions = item
+    rule.number = number
+    rule.action = action
+    if len(conditions) > IMD_SECCOMP_MAX_CONDITIONS:
+        raise ValueError(f"system call {number}: at most {IMD_SECCOMP_MAX_CONDITIONS} conditions a rule")
+    for argument, compare, value, mask in conditions:
+        rule.condition[count].argument = argument
+        rule.condition[count].compare = compare
+        rule.condition[count].value = value
+        rule.condition[count].mask = mask
+        count += 1
+    rule.conditions = <uint32_t>count
+    return 0
+
+
+def seccomp_compile(architecture, rules, *, fallback, unknown, foreign) -> bytes:
+    """Compile rules into a filter: `struct sock_filter[]` for seccomp(2).
+
+    Args:
+        architecture: AUDIT_ARCH_X86_64 or AUDIT_ARCH_AARCH64.
+        rules: `(number, action, conditions)` in any order of numbers; of one number's rules the first whose conditions
+            all hold decides. A condition is `(argument, compare, value, mask)`: argument 0 to 5; compare one of COMPARE_*,
+            unsigned over the low 32 bits, or over all 64 when or-ed with COMPARE_WIDE; `mask` is and-ed first for EQ
+            and NE, the upper end for IN, unused elsewhere.
+        fallback: the action where no rule of a number holds.
+        unknown: the action for numbers without rules.
+        foreign: the action for another architecture's calls and for x32.
+
+    Returns:
+        The program, at most 4096 instructions of 8 bytes.
+
+    Raises:
+        ValueError: a rule is malformed (it is named) or the program too long.
+        OverflowError: a number does not fit.
+    """
+    cdef list ordered = sorted(rules, key=lambda item: item[0])
+    cdef size_t count = <size_t>len(ordered)
+    cdef imd_filter filter
+    cdef imd_seccomp_error error
+    cdef size_t length = 0
+    cdef size_t index = 0
+    cdef imd_rule *table = NULL
+    cdef sock_filter *code = NULL
+
+    if count > IMD_SECCOMP_MAX_RULES:
+        raise ValueError(f"at most {IMD_SECCOMP_MAX_RULES} rules, not {count}")
+    table = <imd_rule *>calloc(count + 1, sizeof(imd_rule))
+    code = <sock_filter *>calloc(IMD_SECCOMP_MAX_INSTRUCTIONS, sizeof(sock_filter))
+    try:
+        if table == NULL or code == NULL:
+            raise MemoryError
+        for index in range(count):
+            fill_rule(&table[index], ordered[index])
+        filter.architecture = architecture
+        filter.fallback = fallback
+        filter.unknown = unknown
+        filter.foreign = foreign
+        filter.rule = table
+        filter.rules = count
+        if imd_seccomp_compile(&filter, code, IMD_SECCOMP_MAX_INSTRUCTIONS, &length, &error) != 0:
+            text = (<bytes>error.text).decode()
+            if error.stage == IMD_SECCOMP_RULES and error.index < count:
+                raise ValueError(f"system call {table[error.index].number}: {text}")
+            raise ValueError(text)
+        return PyBytes_FromStringAndSize(<char *>code, <Py_ssize_t>(length * sizeof(sock_filter)))
+    finally:
+        free(table)
+        free(code)
+
+
+def seccomp_evaluate(program, architecture, number, arguments=(), *, instruction_pointer=0) -> int:
+    """What a filter returns for one system call, without asking the kernel.
+
+    Args:
+        program: `struct sock_filter[]` as bytes.
+        architecture: AUDIT_ARCH_* of the call.
+        number: the system call's number, 0 to 2**32 - 1.
+        arguments: up to six ints, 0 to 2**64 - 1; missing ones are 0.
+        instruction_pointer: where the call is made from.
+
+    Returns:
+        SECCOMP_RET_* with its data.
+
+    Raises:
+        ValueError: the kernel would not take this program (the instruction is named), or there are too many arguments.
+        OverflowError: a number does not fit.
+    """
+    cdef bytes code = bytes(program)  # whose bytes are aligned
+    cdef seccomp_data data
+    cdef imd_seccomp_error error
+    cdef uint32_t action = 0
+    cdef uint32_t unsigned_number = number
+    cdef size_t index = 0
+    cdef Py_ssize_t count = len(code) // <Py_ssize_t>sizeof(sock_filter)
+
+    if len(code) == 0 or len(code) % <Py_ssize_t>sizeof(sock_filter) != 0:
+        raise ValueError("a program is a whole number of instructions, at least one")
+    if len(arguments) > IMD_SECCOMP_ARGUMENTS:
+        raise ValueError(f"a system call has {IMD_SECCOMP_ARGUMENTS} arguments")
+    memset(&data, 0, sizeof(data))
+    data.nr = <int>unsigned_number
+    data.arch = architecture
+    data.instruction_pointer = instruction_pointer
+    for argument in arguments:
+        data.args[index] = argument
+        index += 1
+    if imd_seccomp_evaluate(<const sock_filter *>PyBytes_AS_STRING(code), <size_t>count, &data, &action, &error) != 0:
+        raise ValueError(f"instruction {error.index}: {(<bytes>error.text).decode()}")
+    return action

@@ -1,2 +1,0 @@
-#include "seccomp.h"
-typedef int imd_seccomp_empty;
