@@ -34,7 +34,7 @@ INVALID: Final = "manifest_invalid"
 
 _T = TypeVar("_T")
 _LABEL: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
-_SYSCALL: Final = re.compile(r"[a-z_][a-z0-9_]{0,63}", re.ASCII)
+_SYSCALL: Final = re.compile(r"[a-z_][a-z0-9_]{0,63}|@[a-z][a-z0-9_-]{0,63}", re.ASCII)
 _PASSED: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}\*?|\*", re.ASCII)
 _MODE: Final = re.compile(r"[01]?[0-7]{3}", re.ASCII)
 _MIN_TMPFS: Final = 4096
@@ -112,8 +112,8 @@ def read_passed(fields: Fields, name: str, value: object) -> str:
 
 
 def read_syscall(fields: Fields, name: str, value: object) -> str:
-    """A system call's name; whether there is such a call is the filter compiler's to say."""
-    return _matching(fields, name, value, _SYSCALL, "write a system call's name, such as 'ptrace'")
+    """A system call or a group, by name; whether there is such a one is the filter compiler's to say."""
+    return _matching(fields, name, value, _SYSCALL, "write a system call, such as 'ptrace', or a group, such as '@aio'")
 
 
 def read_label(fields: Fields, name: str, value: object) -> str:

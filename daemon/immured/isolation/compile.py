@@ -1,0 +1,180 @@
+"""From a manifest and a run to a plan. Pure: equal inputs give equal plans, byte for byte."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from immured.errors import Refused
+from immured.isolation import abi
+from immured.isolation.abi import Op
+from immured.isolation.filesystem import Grants, View, file_steps, view_of
+from immured.isolation.means import Means, means_of
+from immured.isolation.plan import Plan, Step
+from immured.isolation.seccomp import compile_profile
+from immured.manifest.environment import environment
+from immured.manifest.items import show
+from immured.manifest.limits import tighten
+from immured.manifest.paths import path_of
+from immured.manifest.use import check_use
+
+if TYPE_CHECKING:
+    from immured.host.facts import HostFacts
+    from immured.manifest.schema import Manifest
+
+__all__ = ["MAX_ARGUMENTS", "MAX_COLLECTED_BYTES", "MAX_FILES", "Compiled", "RunSpec", "compile_plan"]
+
+MAX_ARGUMENTS: Final = 4096
+MAX_FILES: Final = 128
+MAX_COLLECTED_BYTES: Final = 16 << 20
+"""What one collected file may hold; a larger one is reported as missing."""
+
+_MAX_ARGUMENT: Final = 128 * 1024 - 1  # the kernel's bound on one string, MAX_ARG_STRLEN, less its NUL
+_MAX_COMMAND: Final = 1 << 20
+_UMASK: Final = 0o022
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """One run, as ordered. `sandbox` and `tenant` name its cgroup; `passed` says which of 0, 1, 2 the caller brings.
+
+    `limits` is the wire's map, still unread: only tighter than the manifest's.
+    """
+
+    sandbox: str
+    argv: tuple[bytes, ...]
+    tenant: str = "default"
+    persona: str | None = None
+    env: Mapping[bytes, bytes] = field(default_factory=dict)
+    cwd: bytes | None = None
+    files: Mapping[bytes, bytes] = field(default_factory=dict)
+    collect: tuple[bytes, ...] = ()
+    limits: Mapping[str, object] | None = None
+    passed: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A plan, and what is to be known beside it. `enforcement`: limit -> means. `manifest`: with the run's own limits.
+
+    `collect[i]` is the path of the outcome's i-th file.
+    """
+
+    plan: Plan
+    enforcement: dict[str, str]
+    manifest: Manifest
+    collect: tuple[bytes, ...]
+
+
+def compile_plan(manifest: Manifest, run: RunSpec, facts: HostFacts, grants: Grants | None = None) -> Compiled:
+    """The plan for `run` under `manifest` on a host of these `facts`.
+
+    Raises Refused: `bad_argument` (a field of the run, named), `denied` (not by this manifest), `unsupported_limit`,
+    `weaker_enforcement`, and what the filter's compiler refuses.
+    """
+    argv = _arguments(run.argv)
+    check_use(manifest, argv, run.persona, run.tenant)
+    env = environment(manifest, run.env)
+    cwd = manifest.command.cwd if run.cwd is None else _path("cwd", run.cwd)
+    collect = _collected(run.collect)
+    files = _files(run.files)
+    for what, name in (("sandbox", run.sandbox), ("tenant", run.tenant)):
+        if not _NAME.fullmatch(name):
+            raise _bad(what, f"{what} {show(name.encode())} is not a name: a-z, 0-9, `_`, `.` and `-`, at most 64")
+    tightened = manifest if run.limits is None else tighten(manifest, run.limits)
+    frame = _frame(tightened, facts, grants or Grants(), run.passed)
+    means = frame.means
+
+    steps = [means.deadlines]
+    steps.append(Step(Op.CGROUP, means.cgroup, (run.tenant.encode(), run.sandbox.encode())))
+    steps += [Step(Op.COLLECT, (MAX_COLLECTED_BYTES,), (path,)) for path in collect]
+    steps += frame.before_files
+    steps += file_steps(frame.view, files)
+    steps += frame.after_files
+    steps.append(Step(Op.EXEC, (len(argv),), (cwd, *argv, *(name + b"=" + value for name, value in env.items()))))
+    return Compiled(Plan(tuple(steps)), dict(means.enforcement), tightened, collect)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What runs of one manifest with the same limits have in common."""
+
+    means: Means
+    view: View
+    before_files: tuple[Step, ...]
+    after_files: tuple[Step, ...]
+
+
+@lru_cache(maxsize=256)
+def _frame(manifest: Manifest, facts: HostFacts, grants: Grants, passed: frozenset[int]) -> _Frame:
+    means = means_of(manifest.limits, facts, binds_writable=bool(manifest.filesystem.write), passed=passed)
+    view = view_of(manifest, grants)
+    syscalls = manifest.syscalls
+    program = compile_profile(syscalls.profile, syscalls.allow, (*syscalls.deny, *means.denied))
+    after = [Step(Op.SEAL_ROOT)]
+    if manifest.network.mode == "loopback":
+        after.append(Step(Op.LOOPBACK))
+    after += means.rlimits
+    if means.affinity is not None:
+        after.append(means.affinity)
+    after += [
+        Step(Op.UMASK, (_UMASK,)),
+        Step(Op.IDENTITY, (abi.PAYLOAD_ID, abi.PAYLOAD_ID)),
+        Step(Op.DROP_CAPABILITIES),
+        Step(Op.NO_NEW_PRIVS),
+        Step(Op.SECCOMP, (), (program,)),
+    ]
+    before = view.steps if view.root is None else (view.root, *view.steps)
+    return _Frame(means, view, before, tuple(after))
+
+
+def _arguments(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    if not argv:
+        raise _bad("argv", "argv is empty: name a command")
+    if not argv[0]:
+        raise _bad("argv", "argv[0] is empty: name a command")
+    if len(argv) > MAX_ARGUMENTS:
+        raise _bad("argv", f"argv has {len(argv)} arguments; at most {MAX_ARGUMENTS}")
+    for index, argument in enumerate(argv):
+        if b"\0" in argument:
+            raise _bad("argv", f"argv[{index}] holds a NUL")
+        if len(argument) > _MAX_ARGUMENT:
+            raise _bad("argv", f"argv[{index}] has {len(argument)} bytes; at most {_MAX_ARGUMENT}")
+    if len(argv[0]) > 4095:
+        raise _bad("argv", f"argv[0] has {len(argv[0])} bytes; a path has at most 4095")
+    if sum(map(len, argv)) > _MAX_COMMAND:
+        raise _bad("argv", f"argv has more than {_MAX_COMMAND} bytes")
+    return argv
+
+
+def _collected(paths: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    if len(paths) > abi.MAX_COLLECT:
+        raise _bad("collect", f"collect has {len(paths)} paths; at most {abi.MAX_COLLECT}")
+    found = tuple(_path("collect", path) for path in paths)
+    if len(set(found)) != len(found):
+        raise _bad("collect", "collect names a path twice")
+    return found
+
+
+def _files(files: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    if len(files) > MAX_FILES:
+        raise _bad("files", f"files has {len(files)} entries; at most {MAX_FILES}")
+    found = {_path("files", path): data for path, data in files.items()}
+    if len(found) != len(files):
+        raise _bad("files", "files names a path twice")
+    return found
+
+
+def _path(what: str, value: bytes) -> bytes:
+    try:
+        return path_of(value)
+    except ValueError as error:
+        raise _bad(what, f"{what} holds {show(value)}, which {error}") from None
+
+
+def _bad(what: str, message: str) -> Refused:
+    return Refused("bad_argument", message, "see docs/protocol.md, run", details={"field": what})
