@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from immured.cli.paths import Bound, inside, parse_bound
+from immured.cli.paths import Bound, inside, parse_bound, wire_text
 from immured.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -148,10 +148,10 @@ def _filesystem(flags: Flags, reading: list[Bound], writing: list[Bound], here: 
     made: dict[str, object] = {
         "read": [bound.as_manifest() for bound in reading],
         "write": [bound.as_manifest() for bound in writing],
-        "tmpfs": [os.path.normpath(here / path) for path in flags.tmpfs],
+        "tmpfs": [wire_text(os.path.normpath(here / path)) for path in flags.tmpfs],
     }
     if flags.rootfs is not None:
-        made["root"] = os.path.normpath(here / flags.rootfs)
+        made["root"] = wire_text(os.path.normpath(here / flags.rootfs))
     return {name: value for name, value in made.items() if value}
 
 
@@ -187,6 +187,7 @@ def _read(path: Path) -> dict[str, object]:
     if len(text) > MAX_MANIFEST:
         raise ConfigurationError("bad_manifest", f"{path} is larger than {MAX_MANIFEST} bytes", "shorten it")
     try:
-        return tomllib.loads(text.decode())
+        # Floats do not travel; what has one (cpus = 1.5) may be written as text.
+        return tomllib.loads(text.decode(), parse_float=str)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as failed:
         raise ConfigurationError("bad_manifest", f"{path}: {failed}", "docs/manifest.md shows the form") from failed

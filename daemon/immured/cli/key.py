@@ -77,11 +77,12 @@ def list_keys(
 ) -> None:  # fmt: skip
     """Who is in, with which role."""
     with connect(socket, key_file, daemon_key, state, as_user) as client:
-        keys = client.key_list()
+        answer = client.key_list()
     if as_json:
-        click.echo(json_text(keys))
+        click.echo(json_text(answer))
         return
-    for record in keys:
+    keys = answer.get("keys")
+    for record in keys if isinstance(keys, list) else ():
         bound = record.get("uids")
         uids = ",".join(map(str, bound)) if isinstance(bound, list) else "any uid"
         click.echo(f"{record['id']}  {record['role']!s:7} {uids:12} {printable(str(record['name']))}")

@@ -12,7 +12,7 @@ from immured.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Bound", "inside", "parse_bound", "prepare_writable"]
+__all__ = ["Bound", "inside", "parse_bound", "prepare_writable", "wire_text"]
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,20 @@ class Bound:
     source: str
     target: str
 
-    def as_manifest(self) -> str | dict[str, str]:
+    def as_manifest(self) -> object:
         """The entry of `filesystem.read` or `.write`."""
-        return self.source if self.source == self.target else {"source": self.source, "target": self.target}
+        if self.source == self.target:
+            return wire_text(self.source)
+        return {"path": wire_text(self.source), "target": wire_text(self.target)}
+
+
+def wire_text(text: str) -> str | bytes:
+    """Text as it travels: bytes where a name on disk is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(text)
+    return text
 
 
 def parse_bound(text: str, cwd: Path) -> Bound:

@@ -30,7 +30,7 @@ class Target:
 
 
 def connection_options(command: F) -> F:
-    """Adds --socket, --key, --daemon-key, --state and --as (parameters: socket, key_file, daemon_key, state, as_user)."""
+    """Adds --socket, --key, --daemon-key, --state, --as; parameters: socket, key_file, daemon_key, state, as_user."""
     for option in (
         click.option("--as", "as_user", metavar="USER", help="Act as this user (root only). Under sudo: the caller."),
         click.option("--state", metavar="DIR", help="A daemon's state directory: its socket and its admin key."),
