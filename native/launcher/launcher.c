@@ -1,7 +1,7 @@
 #define _GNU_SOURCE
 #include "launcher.h"
 #include "parker.h"
-#include "run.h"
+#include "relay.h"
 #include "util.h"
 
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "run.h"
+#include "relay.h"
 #include "plan.h"
 #include "util.h"
 
