@@ -1,0 +1,87 @@
+"""Which socket, which key, which daemon: from arguments, then the environment, then the files beside the socket."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from immured.errors import ConfigurationError
+from immured.wire.keys import PrivateKey, PublicKey
+
+__all__ = ["SYSTEM_SOCKET", "KeySource", "PublicKeySource", "Trust", "public_key", "resolve"]
+
+SYSTEM_SOCKET: Final = "/run/immured/immured.sock"
+
+KeySource = PrivateKey | bytes | str | os.PathLike[str]
+"""A key, its PEM (bytes), or the path of its PEM file (str, Path)."""
+
+PublicKeySource = PublicKey | bytes | str | os.PathLike[str]
+"""A public key, its PEM (bytes), or the path of its PEM file (str, Path)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Where to connect, who signs, and whose replies are believed. `daemon` None: nobody's are verified (insecure)."""
+
+    socket: Path
+    key: PrivateKey
+    daemon: PublicKey | None
+
+
+def resolve(
+    socket: str | os.PathLike[str] | None,
+    key: KeySource | None,
+    daemon_key: PublicKeySource | None,
+    *,
+    insecure: bool = False,
+    environment: Mapping[str, str] = os.environ,
+) -> Trust:
+    """Settles the three. The daemon's key: as given, IMMURE_DAEMON_KEY, `daemon.pub` beside the socket, then
+    `keys/daemon.pub` there. Raises ConfigurationError `no_key`, `no_daemon_key` or `bad_key`, naming the file.
+    """
+    path = Path(socket or environment.get("IMMURE_SOCKET") or SYSTEM_SOCKET)
+    key = key or environment.get("IMMURE_KEY") or None
+    if key is None:
+        raise ConfigurationError("no_key", "no private key to sign with", "set IMMURE_KEY, or make one: immure key new")
+    if not isinstance(key, PrivateKey):
+        key = PrivateKey.from_pem(_pem(key, "no_key"))
+    if insecure:
+        return Trust(path, key, None)
+    return Trust(path, key, _daemon_key(path, daemon_key or environment.get("IMMURE_DAEMON_KEY") or None))
+
+
+def public_key(source: PublicKeySource, code: str = "bad_key") -> PublicKey:
+    """The key that `source` is or names. Raises ConfigurationError `code` (no such file) or `bad_key`."""
+    return source if isinstance(source, PublicKey) else PublicKey.from_pem(_pem(source, code))
+
+
+def _daemon_key(socket: Path, source: PublicKeySource | None) -> PublicKey:
+    if source is not None:
+        return public_key(source, "no_daemon_key")
+    for place in (socket.parent / "daemon.pub", socket.parent / "keys" / "daemon.pub"):
+        try:
+            pem = place.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise ConfigurationError("no_daemon_key", f"{place}: {error.strerror}") from None
+        return PublicKey.from_pem(pem)
+    raise ConfigurationError(
+        "no_daemon_key",
+        f"no daemon.pub beside {socket}: whose replies are to be believed?",
+        "set IMMURE_DAEMON_KEY to a copy of the daemon's keys/daemon.pub; look whether the socket's path is right",
+    )
+
+
+def _pem(source: bytes | str | os.PathLike[str], code: str) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).expanduser().read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            code, f"{os.fspath(source)}: {error.strerror}", "check the path and who may read it"
+        ) from None
