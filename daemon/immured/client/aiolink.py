@@ -50,6 +50,7 @@ class AsyncLink:
         self._finishing: asyncio.Task[None] | None = None
         self._paused = False
         self._closed = False
+        self._gone = False
         self._loop.add_reader(sock, self._readable)
 
     @property
@@ -112,15 +113,18 @@ class AsyncLink:
         while rest:
             try:
                 rest = rest[send_some(self._sock, rest, fds, wait=False) :]
-            except (BlockingIOError, ConnectionError):
-                break  # where the peer is gone, the reader has the better reason
+            except BlockingIOError:
+                break
+            except ConnectionError:
+                self._gone = True  # the reader has the better reason
+                break
             fds = ()
         return rest
 
     async def _send_rest(self, rest: memoryview, fds: Sequence[int]) -> None:
         try:
             while rest and self.usable:
-                await self._writable()
+                await (self._wait(self._future()) if self._gone else self._writable())
                 left = self._push(rest, fds)
                 rest, fds = left, (fds if left is rest else ())
         finally:

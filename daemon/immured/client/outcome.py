@@ -60,13 +60,16 @@ class RunResult:
     violations: tuple[Mapping[str, object], ...]
     enforcement: Mapping[str, str]
     """Limit to the means that enforced it."""
-    events: tuple[object, ...]
+    events: Mapping[str, object]
+    """What happened beside the cause: counters and facts."""
     failure: Mapping[str, object] | None
     """With cause `setup_failed`: code, stage, message, remedy, and errno and path where there is one."""
     receipt: Receipt
     """The ledger's entry of the outcome."""
     intent: Receipt
     """The ledger's entry that allowed the run, durable before its first instruction."""
+    uncollected: tuple[str, ...] = ()
+    """Paths of `collect` whose file could not be read in time."""
     missing: tuple[str, ...] = ()
     """After a retry, streams that were not received whole: the reply is kept by the daemon, the data is not."""
     raw: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -161,10 +164,11 @@ class Collector:
             usage=fields.optional("usage", dict) or {},
             violations=tuple(fields.optional("violations", list) or ()),
             enforcement=fields.optional("enforcement", dict) or {},
-            events=tuple(fields.optional("events", list) or ()),
+            events=fields.optional("events", dict) or {},
             failure=fields.optional("failure", dict),
             receipt=receipt,
             intent=intent,
+            uncollected=tuple(fields.optional("uncollected", list) or ()),
             missing=missing,
             raw=fields.values,
         )
