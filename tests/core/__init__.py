@@ -1,0 +1,1 @@
+"""The native core: plans packed in C, constants from headers."""

@@ -1,0 +1,1 @@
+"""System-call filters: the compiler against a model, libseccomp and the kernel."""
