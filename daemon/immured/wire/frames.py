@@ -76,6 +76,11 @@ class FrameReader:
         return not self._body and not self._buffer
 
     @property
+    def buffered(self) -> int:
+        """Bytes held of an unfinished header or body."""
+        return len(self._buffer)
+
+    @property
     def wants_descriptors(self) -> bool:
         """Whether the next read is a frame's first, where alone descriptors may ride."""
         return self.at_boundary

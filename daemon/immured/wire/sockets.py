@@ -49,15 +49,17 @@ def receive_some(sock: socket.socket, reader: FrameReader) -> Frame | None:
         raise
 
 
-def send_some(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ()) -> int:
-    """One send of a frame's bytes; `fds` only with its first byte. How many bytes went; BlockingIOError when none can.
+def send_some(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = (), *, wait: bool = True) -> int:
+    """One send of a frame's bytes; `fds` only with its first byte. How many bytes went; BlockingIOError when none can,
+    on a non-blocking socket or without `wait`.
 
     MSG_NOSIGNAL: a peer that went away is an error here, not a signal.
     """
+    flags = socket.MSG_NOSIGNAL if wait else socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
     if not fds:
-        return sock.send(data, socket.MSG_NOSIGNAL)
+        return sock.send(data, flags)
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-    return sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+    return sock.sendmsg([data], ancillary, flags)
 
 
 def close_all(fds: Iterable[int]) -> None:
