@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,10 @@ from immured.cli.say import complain, json_text, note
 from immured.cli.session import connect
 from immured.cli.target import connection_options
 from immured.errors import ImmuredError
+from immured.wire.messages import MAX_CAPTURE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from immured.client import Client, RunResult
@@ -77,7 +81,7 @@ def run(
         ended_by_us()
         result = captured(client, command, order) if as_json else passed_through(client, command, order)
     if as_json:
-        click.echo(json_text({**result.raw, "receipt": result.receipt.to_map(), "intent": result.intent.to_map()}))
+        click.echo(json_text(record(result)))
     else:
         _explain(result, Flags(**options), quiet)
     leave(status_of(result.cause, result.exit_code, result.signal, _failure(result)))
@@ -92,30 +96,33 @@ def passed_through(client: Client, command: tuple[str, ...], order: Order) -> Ru
 
 
 def captured(client: Client, command: tuple[str, ...], order: Order) -> RunResult:
-    """Run with our stdin; the output comes back in the result, as far as a reply holds it."""
-    return client.run(
+    """Run with our stdin; the beginning of the output is kept, its length and digest are in the result."""
+    kept = {"stdout": bytearray(), "stderr": bytearray()}
+    result = client.run(
         list(command), manifest=order.manifest, env=order.env or None, cwd=order.cwd, limits=order.limits or None,
-        stdin=standard_input(),
+        stdin=standard_input(), on_stdout=keeper(kept["stdout"]), on_stderr=keeper(kept["stderr"]),
     )  # fmt: skip
+    return replace(result, stdout=bytes(kept["stdout"]), stderr=bytes(kept["stderr"]))
 
 
-class Input:
-    """Descriptor 0, unbuffered: a terminal's line is passed on when it is there."""
-
-    def read(self, size: int, /) -> bytes:
-        return os.read(0, size)
-
-
-def standard_input() -> Input | bytes:
-    """What is pumped to the command; nothing, when our own stdin is closed or is /dev/null."""
+def standard_input() -> FileIO | bytes:
+    """Descriptor 0, unbuffered, so that a terminal's line is passed on when it is there; nothing when it is closed."""
     try:
-        empty = os.fstat(0).st_rdev == Path(os.devnull).stat().st_rdev
+        return FileIO(0, closefd=False)
     except OSError:
         return b""
-    return b"" if empty else Input()
 
 
-def writer(descriptor: int) -> Any:
+def keeper(kept: bytearray) -> Callable[[bytes], None]:
+    """Keeps as much as a reply that was not streamed would hold."""
+
+    def keep(data: bytes) -> None:
+        kept.extend(data[: max(0, MAX_CAPTURE - len(kept))])
+
+    return keep
+
+
+def writer(descriptor: int) -> Callable[[bytes], None]:
     """Writes all that it is given, unbuffered."""
 
     def write(data: bytes) -> None:
@@ -144,6 +151,17 @@ def leave(status: int) -> None:
         except OSError:
             continue
     os._exit(status)
+
+
+def record(result: RunResult) -> dict[str, object]:
+    """What --json prints: the result as it was signed, its output, and where the ledger holds it."""
+    return {
+        **result.raw,
+        "stdout": result.stdout,
+        "stderr": result.stderr,
+        "receipt": result.receipt.to_map(),
+        "intent": result.intent.to_map(),
+    }
 
 
 def _failure(result: RunResult) -> str | None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+DIGESTS = frozenset({"sha256", "leaf", "boot"})
+
 __all__ = ["complain", "json_text", "note", "plain", "printable"]
 
 
@@ -32,17 +34,21 @@ def printable(text: str) -> str:
 
 
 def plain(value: object) -> object:
-    """`value` as JSON can hold it, deeply: bytes as text where they are UTF-8, else as `{"b64": ...}`."""
+    """`value` as JSON holds it, deeply: digests in hex, other bytes as text where they are UTF-8, else as `{"b64"}`."""
     if isinstance(value, bytes):
         try:
             return value.decode()
         except UnicodeDecodeError:
             return {"b64": base64.b64encode(value).decode()}
     if isinstance(value, Mapping):
-        return {str(plain(key)): plain(inner) for key, inner in value.items()}
+        return {str(plain(key)): _member(key, inner) for key, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(inner) for inner in value]
     return value
+
+
+def _member(name: object, value: object) -> object:
+    return value.hex() if name in DIGESTS and isinstance(value, bytes) else plain(value)
 
 
 def json_text(value: object) -> str:
