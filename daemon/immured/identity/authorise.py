@@ -46,9 +46,9 @@ class Actor:
 
     record: KeyRecord
     uid: int
-    persona: str | None
-    tenant: str
-    sub: str | None
+    persona: str | None = None
+    tenant: str = DEFAULT_TENANT
+    sub: str | None = None
 
     @property
     def key_id(self) -> str:
@@ -70,7 +70,7 @@ class Actor:
 def bind(
     record: KeyRecord, uid: int, *, persona: str | None = None, tenant: str | None = None, sub: str | None = None
 ) -> Actor:
-    """May this peer present that key, under these names? Raises Refused `peer_not_bound`, `denied` or `bad_argument`."""
+    """May this peer present that key, under these names? Raises Refused `peer_not_bound`, `denied`, `bad_argument`."""
     if record.uids and uid not in record.uids:
         raise Refused(
             "peer_not_bound",

@@ -17,11 +17,13 @@ from typing import Final
 from immured.errors import ConfigurationError, Refused
 from immured.wire.keys import PublicKey
 
-__all__ = ["MAX_KEYS", "MAX_UIDS", "KeyRecord", "Keyring", "Role", "check_label", "check_uids"]
+__all__ = ["MAX_KEYS", "MAX_LABELS", "KeyRecord", "Keyring", "Role", "check_key_name", "check_label", "check_uids"]
 
 MAX_KEYS: Final = 4096
 MAX_UIDS: Final = 64
-_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+MAX_LABELS: Final = 64
+_KEY_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)
+_LABEL: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _MAX_UID: Final = 2**32 - 2
 
 
@@ -76,7 +78,7 @@ class KeyRecord:
         try:
             public = PublicKey(bytes.fromhex(_string(given, "public")))
             role = Role(_string(given, "role"))
-        except (ValueError, Refused) as error:
+        except (ValueError, ConfigurationError) as error:
             raise _damaged(str(error)) from error
         if public.id != _string(given, "id"):
             raise _damaged(f"{public.id} stands under the id {given['id']!r}")
@@ -157,8 +159,22 @@ class Keyring:
         return ring
 
 
+def check_key_name(value: str) -> str:
+    """What people call a key: 1 to 64 of `A-Z a-z 0-9 . _ @ + -`, the first a letter or digit.
+
+    Returns it. Raises Refused `bad_argument`.
+    """
+    if not _KEY_NAME.fullmatch(value):
+        raise Refused(
+            "bad_argument",
+            f"the key's name {value[:80]!r} is not one",
+            "1 to 64 letters, digits or . _ @ + -, starting with a letter or digit",
+        )
+    return value
+
+
 def check_label(value: str, what: str) -> str:
-    """A name that people and paths can carry: 1 to 64 of `A-Z a-z 0-9 . _ @ + -`, the first a letter or digit.
+    """A persona or tenant, also as a directory's name: 1 to 64 of `a-z 0-9 . _ -`, the first a letter or digit.
 
     Returns it. Raises Refused `bad_argument`.
     """
@@ -166,7 +182,7 @@ def check_label(value: str, what: str) -> str:
         raise Refused(
             "bad_argument",
             f"{what} {value[:80]!r} is not a name",
-            "1 to 64 letters, digits or . _ @ + -, starting with a letter or digit",
+            "1 to 64 small letters, digits or . _ -, starting with a letter or digit",
         )
     return value
 
@@ -177,8 +193,6 @@ def check_uids(values: Iterable[int]) -> frozenset[int]:
     if len(uids) > MAX_UIDS or any(not 0 <= uid <= _MAX_UID for uid in uids):
         raise Refused("bad_argument", "`uids` holds what is no uid, or too many", f"at most {MAX_UIDS} user ids")
     return uids
-
-
 
 
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

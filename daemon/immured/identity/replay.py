@@ -10,21 +10,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, NamedTuple
+from typing import Final
 
 from immured.errors import Refused
+from immured.wire.messages import SKEW_MS, Receipt
 
-__all__ = ["SKEW_MS", "AlreadyDone", "Claim", "Held", "InProgress", "Receipt", "ReplayRecord", "Verdict"]
+__all__ = ["AlreadyDone", "Claim", "Held", "InProgress", "ReplayRecord", "Verdict"]
 
-SKEW_MS: Final = 60_000
 _BUCKET_MS: Final = 1000
-
-
-class Receipt(NamedTuple):
-    """Where the ledger holds it: the entry's index and its 32-byte leaf hash."""
-
-    seq: int
-    leaf: bytes
 
 
 class _State(Enum):
@@ -76,7 +69,7 @@ Verdict = Claim | Held | InProgress | AlreadyDone
 
 
 class ReplayRecord:
-    """Every nonce that could still be replayed. `per_key` bounds nonces, `held_bytes` the replies of all keys together."""
+    """Every nonce that could still be replayed. `per_key` bounds nonces, `held_bytes` the replies of all together."""
 
     def __init__(self, *, per_key: int = 131_072, held_bytes: int = 64 << 20) -> None:
         self._per_key = per_key
@@ -153,7 +146,7 @@ class ReplayRecord:
         intent: Receipt | None,
         now: int,
     ) -> Claim | None:
-        """At start, from the ledger: a nonce that acted, done as far as a retry is concerned. None: its time is over."""
+        """At start, from the ledger: a nonce that acted, done as far as a retry goes. None: its time is over."""
         if exp + SKEW_MS <= now:
             return None
         claim = Claim(key_id, nonce, digest, uid, exp)

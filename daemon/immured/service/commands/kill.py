@@ -1,0 +1,41 @@
+"""`kill`: end a sandbox with everything in it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from immured.errors import Refused
+from immured.identity.authorise import Permission, may
+from immured.ledger import entry_types
+from immured.service.commands import CommandSpec
+from immured.service.context import Service
+from immured.service.request import Answer, Request
+from immured.wire.messages import Receipt
+from immured.wire.strict import shown, take
+
+__all__ = ["COMMANDS"]
+
+
+async def kill(service: Service, request: Request) -> Answer:
+    """args: `sandbox`. result: `sandbox`; its run's own reply says `killed`.
+
+    A ledger that takes no entries keeps nobody from ending a sandbox: then there is no receipt.
+    """
+    sandbox = take(request.command.args, "args", ("sandbox",)).required("sandbox", str)
+    run = service.registry.find(sandbox)
+    if run is None or (run.key_id != request.actor.key_id and not may(request.actor, Permission.KILL_ANY)):
+        raise Refused("bad_argument", f"no sandbox of yours is called {shown(sandbox)}", "`status` shows what lives")
+    run.kill()
+    request.acted = True
+    try:
+        pending = service.ledger.entry(
+            entry_types.COMMAND_DONE, request.actor.to_map(), {**request.to_map(), "sandbox": sandbox}
+        )
+        durable = await pending.durable()
+    except Refused:
+        return Answer({"sandbox": sandbox})
+    request.claim.outcome = receipt = Receipt(durable.seq, durable.leaf)
+    return Answer({"sandbox": sandbox}, receipt)
+
+
+COMMANDS: Final = (CommandSpec("kill", Permission.KILL_OWN, "end sandboxes", kill),)

@@ -1,0 +1,226 @@
+"""From a whole frame to the one answer of its command.
+
+    envelope -> signature over the exact bytes -> payload, parsed once -> window and audience -> the peer may present
+    that key -> the nonce is new -> the role may do this -> the command's handler
+
+What fails before a signature verified is counted against the peer's uid; what fails after is a decision, and in the
+ledger before it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
+
+from immured.errors import ImmuredError, Refused
+from immured.identity.authorise import Actor, bind, require
+from immured.identity.replay import AlreadyDone, Claim, Held, InProgress
+from immured.ledger import entry_types
+from immured.service.channel import Channel, refuse_descriptors
+from immured.service.commands import CommandSpec
+from immured.service.context import Service, log
+from immured.service.request import Answer, Request
+from immured.wire.envelope import Envelope, decode_envelope, seal, verify
+from immured.wire.frames import Frame
+from immured.wire.messages import (
+    COMMAND,
+    DATA,
+    REPLY,
+    Command,
+    Data,
+    Receipt,
+    Reply,
+    check_window,
+    parse_command,
+    parse_data,
+)
+from immured.wire.sockets import close_all
+from immured.wire.strict import nearest, shown
+
+__all__ = ["Dispatcher"]
+
+_INTERNAL: Final = "the daemon made a mistake; its log has the details"
+
+
+class Dispatcher:
+    """Takes whole frames. `commands` is by name; `feed` takes a client's data frames (a run's stdin)."""
+
+    def __init__(
+        self,
+        service: Service,
+        commands: Mapping[str, CommandSpec],
+        feed: Callable[[Channel, Data], None],
+        *,
+        in_flight: int,
+    ) -> None:
+        self._service = service
+        self._commands = commands
+        self._feed = feed
+        self._in_flight = in_flight
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._keys = [service.state.key]
+
+    def frame(self, channel: Channel, frame: Frame) -> None:
+        """One whole frame. Its descriptors are ours from here on."""
+        fds = frame.fds
+        try:
+            envelope = decode_envelope(frame.body)
+            if envelope.type == COMMAND:
+                self._command(channel, envelope, fds)
+                return
+            refuse_descriptors(fds, "such a frame")
+            if envelope.type != DATA:
+                raise Refused("bad_type", f"a message of the type {shown(envelope.type)}", f"requests are {COMMAND}")
+            self._feed(channel, parse_data(envelope.payload, strict=True))
+        except Refused as error:
+            if not fds or error.code != "bad_descriptor":
+                close_all(fds)
+            self._service.misbehaviour.add(channel.peer.uid, error.code)
+            self._send(channel, Reply.refusal(error))
+            if error.code != "bad_type":
+                channel.close_when_sent()
+
+    async def finish(self) -> None:
+        """Wait for every command that is on its way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # -- a command's way in
+
+    def _command(self, channel: Channel, envelope: Envelope, fds: tuple[int, ...]) -> None:
+        service = self._service
+        digest = hashlib.sha256(envelope.payload).digest()
+        try:
+            key_id = verify(envelope, service.keyring.public_key)
+        except Refused as error:
+            close_all(fds)
+            service.misbehaviour.add(channel.peer.uid, error.code)
+            self._send(channel, Reply.refusal(error, req=digest))
+            return
+        record = service.keyring.find(key_id)
+        assert record is not None  # noqa: S101 - verify() looked it up a moment ago, on this thread
+        actor = Actor(record, channel.peer.uid)
+        command: Command | None = None
+        try:
+            command = parse_command(envelope.payload)
+            now = service.clock()
+            check_window(command, now, service.audiences)
+            if channel.in_flight >= self._in_flight:
+                raise Refused("busy", f"{channel.in_flight} requests are in flight on this connection", "wait for one")
+            actor = bind(record, channel.peer.uid, persona=command.persona, tenant=command.tenant, sub=command.sub)
+            verdict = service.replay.claim(key_id, command.nonce, digest, actor.uid, command.exp, now)
+        except Refused as error:
+            close_all(fds)
+            self._spawn(channel, self._turn_away(channel, error, actor, command, digest))
+            return
+        if isinstance(verdict, Claim):
+            self._spawn(channel, self._serve(Request(channel, command, digest, actor, verdict, fds)))
+            return
+        close_all(fds)
+        self._answer_again(channel, command, digest, verdict)
+
+    def _answer_again(
+        self, channel: Channel, command: Command, digest: bytes, verdict: Held | InProgress | AlreadyDone
+    ) -> None:
+        if isinstance(verdict, Held):
+            channel.send(verdict.reply)
+            return
+        if isinstance(verdict, InProgress):
+            error = Refused("in_progress", "this very command is running", "wait for its reply, or ask again later")
+            reply = Reply.refusal(error, re=command.nonce, req=digest, intent=verdict.intent)
+        else:
+            error = Refused(
+                "already_done", "this very command was done; its reply is no longer held", "the ledger has the outcome"
+            )
+            reply = Reply.refusal(error, re=command.nonce, req=digest, receipt=verdict.outcome, intent=verdict.intent)
+        self._send(channel, reply)
+
+    async def _turn_away(
+        self, channel: Channel, error: Refused, actor: Actor, command: Command | None, digest: bytes
+    ) -> None:
+        """Refused before its nonce was claimed: anybody may be repeating somebody's signed bytes."""
+        receipt = None
+        if error.retry:
+            pass
+        elif self._service.denials.admit(actor.uid):
+            said: dict[str, object] = {"payload": digest.hex()}
+            if command is not None:
+                said |= {"cmd": command.cmd, "nonce": command.nonce.hex()}
+            receipt = await self._enter_denial(error, actor, said)
+        else:
+            self._service.misbehaviour.add(actor.uid, error.code)
+        self._send(
+            channel, Reply.refusal(error, re=None if command is None else command.nonce, req=digest, receipt=receipt)
+        )
+
+    async def _serve(self, request: Request) -> None:
+        service = self._service
+        command, claim = request.command, request.claim
+        re, req = command.nonce, request.digest
+        try:
+            answer = await self._handle(request)
+            reply = Reply(ok=True, result=answer.result, receipt=answer.receipt, intent=answer.intent, re=re, req=req)
+        except Refused as error:
+            if error.retry and not request.acted:
+                service.replay.release(claim)
+                self._send(request.channel, Reply.refusal(error, re=re, req=req))
+                return
+            receipt = claim.outcome
+            if not request.acted:
+                receipt = await self._enter_denial(error, request.actor, request.to_map())
+            reply = Reply.refusal(error, receipt=receipt, intent=claim.intent, re=re, req=req)
+        except ImmuredError as error:
+            reply = Reply.refusal(error, receipt=claim.outcome, intent=claim.intent, re=re, req=req)
+        except Exception:  # noqa: BLE001 - one command's accident is not everybody's
+            log.exception("%s failed", command.cmd)
+            reply = Reply.refusal(
+                Refused("internal", _INTERNAL, "report it"), receipt=claim.outcome, intent=claim.intent, re=re, req=req
+            )
+        finally:
+            request.close_descriptors()
+        sealed = seal(REPLY, reply.to_payload(), self._keys)
+        service.replay.finish(claim, sealed, reply.receipt)
+        request.channel.send(sealed)
+
+    async def _handle(self, request: Request) -> Answer:
+        name = request.command.cmd
+        spec = self._commands.get(name)
+        if spec is None:
+            near = nearest(name, self._commands)
+            raise Refused(
+                "unknown_command",
+                f"no command is called {shown(name)}",
+                f"did you mean {near!r}?" if near else f"known are {', '.join(sorted(self._commands))}",
+            )
+        require(request.actor, spec.permission, spec.deed)
+        if request.fds and not spec.takes_descriptors:
+            raise Refused("bad_descriptor", f"{name} takes no descriptors", "only `run` takes them, with `fds`")
+        return await spec.handle(self._service, request)
+
+    # -- answers
+
+    async def _enter_denial(self, error: Refused, actor: Actor, said: Mapping[str, object]) -> Receipt | None:
+        """The denial in the ledger, durable. None where the ledger is what fails: nothing ran all the same."""
+        data = {**said, "code": error.code, "message": error.message}
+        try:
+            receipt = await self._service.ledger.entry(entry_types.COMMAND_DENIED, actor.to_map(), data).durable()
+        except Refused:
+            return None
+        return Receipt(receipt.seq, receipt.leaf)
+
+    def _send(self, channel: Channel, reply: Reply) -> None:
+        channel.send(seal(REPLY, reply.to_payload(), self._keys))
+
+    def _spawn(self, channel: Channel, work: Coroutine[Any, Any, None]) -> None:
+        channel.begin()
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._done(channel, done))
+
+    def _done(self, channel: Channel, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        channel.end()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a command's task failed", exc_info=error)

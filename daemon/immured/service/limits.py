@@ -1,0 +1,40 @@
+"""The bounds that keep one peer from spending what belongs to all. Bytes and seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Budget", "Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the socket side. The hello tells the first three to clients."""
+
+    connections_per_uid: int = 256
+    requests_per_connection: int = 128
+    connections: int = 8192
+    frame_deadline_s: float = 10.0  # from a frame's first byte to its last
+    stuck_deadline_s: float = 30.0  # of a client that takes nothing of what waits for it
+    high_water: int = 1 << 20  # bytes waiting for one client, at which whatever feeds it pauses
+    low_water: int = 1 << 18
+    waiting_per_connection: int = 64 << 20
+    waiting: int = 256 << 20  # for all clients together
+    unfinished: int = 128 << 20  # of frames that have begun, of all clients together
+
+
+class Budget:
+    """A number of bytes that many share. Whoever takes gives back."""
+
+    __slots__ = ("limit", "taken")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+
+    def take(self, amount: int) -> bool:
+        """Take `amount` (negative: give back). False, and nothing taken, where that passes the limit."""
+        if amount > 0 and self.taken + amount > self.limit:
+            return False
+        self.taken += amount
+        return True

@@ -1,0 +1,50 @@
+"""`immured`: serve a state directory in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import immured
+from immured.errors import ImmuredError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command `immured`. Returns its exit status: 0 stopped in order, 1 otherwise; 2 for wrong usage."""
+    parser = argparse.ArgumentParser(
+        prog="immured", description="Serve a state directory (see `immure init`) until SIGTERM.", allow_abbrev=False
+    )
+    parser.add_argument("--state", metavar="DIR", type=Path, default="/var/lib/immured", help="default: %(default)s")
+    parser.add_argument("--socket", metavar="PATH", type=Path, help="where to listen (default: DIR/immured.sock)")
+    parser.add_argument("--cgroup", metavar="PATH", type=Path, help="the cgroup v2 directory to make cgroups in")
+    parser.add_argument("--version", action="version", version=f"immured {immured.__version__}")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(format="immured: %(message)s", level=logging.INFO, stream=sys.stderr)
+    try:
+        from immured.service.daemon import Options, serve
+
+        options = Options(given.state.absolute(), given.socket and given.socket.absolute(), given.cgroup)
+        return asyncio.run(serve(options, _say))
+    except ImmuredError as error:
+        sys.stderr.write(f"immured: {error.code}: {error.message}\n")
+        if error.remedy:
+            sys.stderr.write(f"remedy: {error.remedy}\n")
+        return 1
+    except ImportError as error:
+        sys.stderr.write(f"immured: not_built: {error}\nremedy: make build, or pip install 'immured[daemon]'\n")
+        return 1
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""One authenticated command on its way through the daemon, and the one answer that it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from immured.identity.authorise import Actor
+from immured.identity.replay import Claim
+from immured.service.channel import Channel
+from immured.wire.messages import Command, Receipt
+from immured.wire.sockets import close_all
+
+__all__ = ["Answer", "Request"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command came to. `receipt` is the durable ledger entry that holds the outcome, `intent` a run's first."""
+
+    result: Mapping[str, object]
+    receipt: Receipt | None = None
+    intent: Receipt | None = None
+
+
+class Request:
+    """A command whose signature, window, peer and nonce are in order. `digest` is the SHA-256 of its payload bytes.
+
+    `acted` is set at the first effect: from then on no refusal gives the nonce back.
+    """
+
+    __slots__ = ("acted", "actor", "channel", "claim", "command", "digest", "fds")
+
+    def __init__(
+        self, channel: Channel, command: Command, digest: bytes, actor: Actor, claim: Claim, fds: tuple[int, ...]
+    ) -> None:
+        self.channel = channel
+        self.command = command
+        self.digest = digest
+        self.actor = actor
+        self.claim = claim
+        self.fds = fds
+        self.acted = False
+
+    def close_descriptors(self) -> None:
+        """Close what came along, once."""
+        fds, self.fds = self.fds, ()
+        close_all(fds)
+
+    def to_map(self) -> dict[str, object]:
+        """What the ledger says of a command: enough to rebuild the replay record, and to tie an entry to its bytes."""
+        command = self.command
+        return {
+            "cmd": command.cmd,
+            "nonce": command.nonce.hex(),
+            "payload": self.digest.hex(),
+            "iat": command.iat,
+            "exp": command.exp,
+        }

@@ -1,0 +1,129 @@
+"""Connections: whom to let in, what the hello says, and the once-a-second look at those that need one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import immured
+from immured.errors import Refused
+from immured.isolation.launcher import Connection
+from immured.service.channel import Channel
+from immured.service.limits import Budget, Limits
+from immured.wire.envelope import seal
+from immured.wire.frames import MAX_FRAME, Frame
+from immured.wire.keys import PrivateKey
+from immured.wire.messages import HELLO, MAX_CAPTURE, MAX_DATA, MAX_LIFETIME_MS, REPLY, Hello, Reply
+
+__all__ = ["Server"]
+
+_CHECK_EVERY_S: Final = 1.0
+
+
+class Server:
+    """Every connection of the daemon. `on_frame` takes whole frames (and owns their descriptors); `misbehaved` counts
+    what unauthenticated peers do wrong; `forget` tells the launcher that a connection is closed.
+    """
+
+    def __init__(
+        self,
+        *,
+        key: PrivateKey,
+        boot: bytes,
+        limits: Limits,
+        on_frame: Callable[[Channel, Frame], None],
+        misbehaved: Callable[[int, str], None],
+        forget: Callable[[int], None],
+    ) -> None:
+        self.limits = limits
+        self.waiting = Budget(limits.waiting)
+        self.unfinished = Budget(limits.unfinished)
+        self._key = key
+        self._boot = boot
+        self._on_frame = on_frame
+        self._misbehaved = misbehaved
+        self._forget = forget
+        self._channels: set[Channel] = set()
+        self._by_uid: Counter[int] = Counter()
+        self._watched: set[Channel] = set()
+        self._loop = asyncio.get_running_loop()
+        self._said_limits = {
+            "frame": MAX_FRAME,
+            "data": MAX_DATA,
+            "capture": MAX_CAPTURE,
+            "lifetime_ms": MAX_LIFETIME_MS,
+            "connections_per_uid": limits.connections_per_uid,
+            "requests_per_connection": limits.requests_per_connection,
+        }
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def accept(self, connection: Connection) -> None:
+        """A client connected: say hello, or say why not and close."""
+        uid = connection.peer.uid
+        channel = Channel(self, connection.number, connection.peer, connection.sock)
+        self._channels.add(channel)
+        self._by_uid[uid] += 1
+        channel.send(self._hello())
+        if self._by_uid[uid] > self.limits.connections_per_uid:
+            bound = f"uid {uid} has {self.limits.connections_per_uid} connections open, which is the bound"
+            self.broken(channel, Refused("too_many_connections", bound, "use one connection for many requests"))
+            channel.close_when_sent()
+        elif len(self._channels) > self.limits.connections:
+            self.broken(channel, Refused("too_many_connections", "the daemon's connections are all taken", "try later"))
+            channel.close_when_sent()
+        channel.start()
+
+    def close_all(self) -> None:
+        """At the end: let everyone go, after what is queued if they take it now."""
+        for channel in list(self._channels):
+            channel.close()
+
+    # -- what channels ask for
+
+    def frame(self, channel: Channel, frame: Frame) -> None:
+        """A whole frame came."""
+        self._on_frame(channel, frame)
+
+    def broken(self, channel: Channel, error: Refused) -> None:
+        """Answer, once and signed, what put the stream out of step."""
+        self._misbehaved(channel.peer.uid, error.code)
+        channel.send(seal(REPLY, Reply.refusal(error).to_payload(), [self._key]))
+
+    def watch(self, channel: Channel) -> None:
+        """Look at it about once a second until it asks for no more."""
+        if not self._watched:
+            self._loop.call_later(_CHECK_EVERY_S, self._check)
+        self._watched.add(channel)
+
+    def closed(self, channel: Channel) -> None:
+        """It is over."""
+        uid = channel.peer.uid
+        self._channels.discard(channel)
+        self._watched.discard(channel)
+        self._by_uid[uid] -= 1
+        if not self._by_uid[uid]:
+            del self._by_uid[uid]
+        self._forget(channel.number)
+
+    def _check(self) -> None:
+        now = self._loop.time()
+        for channel in list(self._watched):
+            if not channel.check(now):
+                self._watched.discard(channel)
+        if self._watched:
+            self._loop.call_later(_CHECK_EVERY_S, self._check)
+
+    def _hello(self) -> bytes:
+        hello = Hello(
+            daemon=self._key.id,
+            boot=self._boot,
+            time_ms=time.time_ns() // 1_000_000,
+            version=immured.__version__,
+            limits=self._said_limits,
+        )
+        return seal(HELLO, hello.to_payload(), [self._key])

@@ -1,0 +1,118 @@
+"""A run's stdin, stdout and stderr: what the payload is given, and what stays with the daemon."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from immured.service.channel import Channel
+from immured.service.pumps import Input, Output, OutputBound, make_pipe
+from immured.wire.messages import StreamRecord
+from immured.wire.sockets import close_all
+
+__all__ = ["Feeds", "Streams"]
+
+Feeds = dict[tuple[Channel, bytes], Input]
+"""Whose stdin a connection's data frames feed, by the nonce that they name."""
+
+_NAMES = ("stdin", "stdout", "stderr")
+
+
+class Streams:
+    """Made with everything open, or not at all: raises OSError. `payload_ends` are the descriptors 0, 1 and 2."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        re: bytes,
+        *,
+        passed: Mapping[int, int],
+        stdin: bytes | None,
+        fed: bool,
+        stream: bool,
+        limit: int | None,
+        on_limit: Callable[[], None],
+        feeds: Feeds,
+    ) -> None:
+        self._passed = passed
+        self._feeds = feeds
+        self._feed_key = (channel, re)
+        self._theirs: list[int] = []  # ours to close; those passed are the request's
+        self._outputs: dict[int, Output] = {}
+        self._input: Input | None = None
+        ends: list[int] = []
+        try:
+            ends.append(self._open_stdin(channel, stdin, fed=fed))
+            bound = OutputBound(limit, on_limit)
+            ends += [self._open_output(place, bound, re, channel if stream else None) for place in (1, 2)]
+        except BaseException:
+            self.close()
+            raise
+        self.payload_ends = tuple(ends)
+        if self._input is not None:
+            if fed:
+                feeds[self._feed_key] = self._input
+            elif stdin:
+                self._input.feed(stdin)
+                self._input.feed(b"")
+
+    def close_payload_ends(self) -> None:
+        """The launcher has them now: with ours open no pipe would ever end."""
+        ends, self._theirs = self._theirs, []
+        close_all(ends)
+
+    @property
+    def captured_bytes(self) -> int:
+        """Bytes of output that the reply will carry."""
+        return sum(output.captured_bytes for output in self._outputs.values())
+
+    def captured(self) -> dict[str, bytes]:
+        """`stdout` and `stderr` of the result, where they were captured."""
+        return {_NAMES[place]: output.captured for place, output in self._outputs.items() if not output.streamed}
+
+    def records(self) -> dict[str, StreamRecord]:
+        """What the signed reply says of each stream that there was."""
+        found = {_NAMES[place]: StreamRecord(passed=True) for place in self._passed}
+        if self._input is not None:
+            found["stdin"] = self._input.record()
+        found |= {_NAMES[place]: output.record() for place, output in self._outputs.items()}
+        return found
+
+    async def drain(self, deadline: float) -> None:
+        """The payload is dead: take what its pipes still hold, until the loop's time `deadline`."""
+        self._close_input()
+        for output in self._outputs.values():
+            await output.drain(deadline)
+
+    def close(self) -> None:
+        """Close all that is still open. Twice is once."""
+        self.close_payload_ends()
+        self._close_input()
+        for output in self._outputs.values():
+            output.close()
+
+    def _close_input(self) -> None:
+        if self._input is not None:
+            self._feeds.pop(self._feed_key, None)
+            self._input.close()
+
+    def _open_stdin(self, channel: Channel, stdin: bytes | None, *, fed: bool) -> int:
+        if 0 in self._passed:
+            return self._passed[0]
+        if not stdin and not fed:
+            # Opened anew each time: an open file's flags are shared by all who hold it.
+            null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            self._theirs.append(null)
+            return null
+        theirs, ours = make_pipe()
+        self._theirs.append(theirs)
+        self._input = Input(ours, channel)
+        return theirs
+
+    def _open_output(self, place: int, bound: OutputBound, re: bytes, channel: Channel | None) -> int:
+        if place in self._passed:
+            return self._passed[place]
+        ours, theirs = make_pipe()
+        self._theirs.append(theirs)
+        self._outputs[place] = Output(_NAMES[place], ours, bound, re, channel)
+        return theirs
