@@ -112,6 +112,21 @@ static void parker_lost(struct imd_launcher *launcher)
   fail(launcher, "the parker is gone");
 }
 
+static void cell_gone(struct imd_launcher *launcher, uint64_t number, const struct imd_p_gone *gone)
+{
+  struct imd_cell *cell = imd_pool_find(&launcher->pool, number);
+  if (!cell)
+    return;
+  /* Its last words may not have been read yet. */
+  while (imd_run_warden_spoke(launcher, cell))
+    ;
+  const uint32_t failures = launcher->pool.failures;
+  struct imd_run *run = imd_pool_gone(&launcher->pool, cell, gone);
+  imd_run_warden_gone(launcher, run, gone);
+  if (launcher->pool.failures > failures && imd_pool_failing(&launcher->pool))
+    imd_run_fail_waiting(launcher);
+}
+
 static void parker_spoke(struct imd_launcher *launcher)
 {
   _Alignas(8) char packet[sizeof(struct imd_header) + sizeof(struct imd_p_gone)];
@@ -131,11 +146,7 @@ static void parker_spoke(struct imd_launcher *launcher)
       imd_pool_made(&launcher->pool, header.id, imd_take_fd(&fds.fd[0]));
     } else if (header.type == IMD_P_GONE && length == sizeof packet) {
       memcpy(&gone, packet + sizeof header, sizeof gone);
-      const uint32_t failures = launcher->pool.failures;
-      struct imd_run *run = imd_pool_gone(&launcher->pool, header.id, &gone);
-      imd_run_warden_gone(launcher, run, &gone);
-      if (launcher->pool.failures > failures && imd_pool_failing(&launcher->pool))
-        imd_run_fail_waiting(launcher);
+      cell_gone(launcher, header.id, &gone);
     }
     /* A cell whose descriptor we could not take: its warden sees that, and GONE follows. */
   }

@@ -9,7 +9,7 @@
 #include <sys/wait.h>
 
 #define MILLISECOND 1000000ull
-#define REVIEW_NS (5000 * MILLISECOND)
+#define REVIEW_NS (2000 * MILLISECOND)
 #define LONGEST_REST_NS (1000 * MILLISECOND)
 enum { FAILURES_IN_A_ROW = 3 };
 
@@ -153,7 +153,7 @@ bool imd_pool_failing(const struct imd_pool *pool)
   return pool->failures >= FAILURES_IN_A_ROW;
 }
 
-static struct imd_cell *find(struct imd_pool *pool, uint64_t number)
+struct imd_cell *imd_pool_find(struct imd_pool *pool, uint64_t number)
 {
   struct imd_cell *cell = &pool->cells[number % pool->slots];
   return cell->number == number && cell->state != IMD_CELL_FREE ? cell : NULL;
@@ -161,7 +161,7 @@ static struct imd_cell *find(struct imd_pool *pool, uint64_t number)
 
 void imd_pool_made(struct imd_pool *pool, uint64_t number, int socket)
 {
-  struct imd_cell *cell = find(pool, number);
+  struct imd_cell *cell = imd_pool_find(pool, number);
   struct epoll_event event = {.events = EPOLLIN, .data.u64 = number % pool->slots};
   if (!cell || cell->state != IMD_CELL_PARKING || epoll_ctl(pool->epoll, EPOLL_CTL_ADD, socket, &event) < 0) {
     close(socket);                 /* the warden sees it and ends */
@@ -202,11 +202,8 @@ static void count_failure(struct imd_pool *pool, const struct imd_p_gone *gone)
     imd_log("no cell could be made (%u in a row): %s", pool->failures, pool->failure.text);
 }
 
-struct imd_run *imd_pool_gone(struct imd_pool *pool, uint64_t number, const struct imd_p_gone *gone)
+struct imd_run *imd_pool_gone(struct imd_pool *pool, struct imd_cell *cell, const struct imd_p_gone *gone)
 {
-  struct imd_cell *cell = find(pool, number);
-  if (!cell)
-    return NULL;
   if (cell->state == IMD_CELL_PARKING)
     count_failure(pool, gone);
   imd_pool_close(pool, cell);

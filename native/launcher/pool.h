@@ -66,9 +66,12 @@ uint64_t imd_pool_wake(const struct imd_pool *pool, uint32_t waiting);
 /* No cell could be made, repeatedly: runs that waited for the last attempt should hear pool->failure. */
 bool imd_pool_failing(const struct imd_pool *pool);
 
-/* What the parker said. `made` takes the socket. `gone` answers the run that was not over, or NULL. */
+/* The cell of this number, NULL when it is gone. */
+struct imd_cell *imd_pool_find(struct imd_pool *pool, uint64_t number);
+
+/* What the parker said. `made` takes the socket; `gone` answers the run that the cell had, or NULL. */
 void imd_pool_made(struct imd_pool *pool, uint64_t number, int socket);
-struct imd_run *imd_pool_gone(struct imd_pool *pool, uint64_t number, const struct imd_p_gone *gone);
+struct imd_run *imd_pool_gone(struct imd_pool *pool, struct imd_cell *cell, const struct imd_p_gone *gone);
 
 /* What a warden said. */
 void imd_pool_ready(struct imd_pool *pool, struct imd_cell *cell);

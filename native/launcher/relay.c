@@ -366,23 +366,24 @@ static bool take_from_warden(struct imd_launcher *launcher, struct imd_cell *cel
   return true;
 }
 
-void imd_run_warden_spoke(struct imd_launcher *launcher, struct imd_cell *cell)
+bool imd_run_warden_spoke(struct imd_launcher *launcher, struct imd_cell *cell)
 {
   static _Alignas(8) char packet[IMD_MAX_PACKET];
   cleanup_fds struct imd_fds fds = {.count = 0};
   if (cell->socket < 0)
-    return;                        /* closed after the kernel had told us of it */
+    return false;                  /* closed after the kernel had told us of it */
   const ssize_t length = imd_recv_packet(cell->socket, packet, sizeof packet, &fds, MSG_DONTWAIT);
   if (length < 0 && errno == EAGAIN)
-    return;
+    return false;
   if (length > 0 && take_from_warden(launcher, cell, packet, (size_t)length, &fds))
-    return;
+    return true;
   if (length != 0)
     imd_log("cell %llu: unexpected message", (unsigned long long)cell->number);
   if (cell->state == IMD_CELL_PARKING)
     imd_close(&cell->socket);      /* counted as a failure once it is gone */
   else
     imd_pool_close(&launcher->pool, cell);
+  return false;
 }
 
 static void report_lost(struct imd_launcher *launcher, const struct imd_run *run, const struct imd_p_gone *gone)

@@ -12,8 +12,8 @@ int imd_run_prepare(struct imd_launcher *launcher, const char *packet, size_t le
 int imd_run_go(struct imd_launcher *launcher, uint64_t id);
 int imd_run_kill(struct imd_launcher *launcher, const char *packet, size_t length);
 
-/* A warden's socket has something to read. */
-void imd_run_warden_spoke(struct imd_launcher *launcher, struct imd_cell *cell);
+/* A warden's socket has something to read. True when a message was taken, so that there may be another. */
+bool imd_run_warden_spoke(struct imd_launcher *launcher, struct imd_cell *cell);
 
 /* Gives parked cells to runs that wait. */
 void imd_run_serve_waiting(struct imd_launcher *launcher);

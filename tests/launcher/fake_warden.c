@@ -1,0 +1,145 @@
+/*
+ * A warden that makes no cell and does what argv[0] of the plan says, so that the launcher's own part can be tried:
+ * deaths at every moment, orphans, descriptors both ways. In place of the warden's files, in tests only.
+ */
+#define _GNU_SOURCE
+#include "message.h"
+#include "plan.h"
+#include "util.h"
+#include "warden.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+static _Alignas(8) char packet[IMD_W_MAX_PACKET];
+
+static void say_failed(int launcher, uint64_t run, uint32_t stage, int error, const char *text)
+{
+  char body[1024];
+  const struct imd_failed failed = {.stage = stage, .step = UINT32_MAX, .error = error};
+  memcpy(body, &failed, sizeof failed);
+  strcpy(body + sizeof failed, text);
+  imd_send_message(launcher, IMD_FAILED, run, body, sizeof failed + strlen(text), 0);
+}
+
+static void say_exited(int launcher, uint64_t run, uint32_t cause, const struct imd_fds *fds)
+{
+  const struct imd_outcome outcome = {.cause = cause, .collected = fds ? 7 : 0};
+  const struct iovec piece = {(void *)(uintptr_t)&outcome, sizeof outcome};
+  imd_send_packet(launcher, IMD_EXITED, run, &piece, 1, fds ? fds->fd : NULL, fds ? fds->count : 0, 0);
+}
+
+static uint64_t expect(int launcher, uint32_t type, struct imd_fds *fds)
+{
+  const ssize_t got = imd_recv_packet(launcher, packet, sizeof packet, fds, 0);
+  const struct imd_header *header = (const void *)packet;
+  if (got == 0)
+    _exit(0);
+  if (got < 0 || header->type != type) {
+    imd_log("fake: got %zd, type %u, not %u", got, got > 0 ? header->type : 0, type);
+    _exit(9);
+  }
+  return header->id;
+}
+
+static _Noreturn void be_killed(void)
+{
+  raise(SIGKILL);
+  _exit(9);
+}
+
+/* Somebody of the dead cell who says so on descriptor 1 of its run, and lives until 0 ends. */
+static void leave_orphan(const int *standard)
+{
+  if (fork() == 0) {
+    char byte = 'o';
+    int input = standard[0];
+    (void)!write(standard[1], &byte, 1);
+    imd_close_others(&input, 1);
+    while (read(input, &byte, 1) > 0)
+      ;
+    _exit(0);
+  }
+}
+
+static void describe(int launcher, uint64_t run, const struct imd_w_prepare *prepare, const struct warden_config *config)
+{
+  char text[512];
+  int used = snprintf(text, sizeof text, "uid %u gid %u slot %u cell %llu groups", prepare->uid, prepare->gid,
+                      config->slot_base, (unsigned long long)config->cell);
+  const uint32_t *groups = (const void *)(packet + sizeof(struct imd_header) + sizeof *prepare);
+  for (uint32_t i = 0; i < prepare->ngroups; i++)
+    used += snprintf(text + used, sizeof text - (size_t)used, " %u", groups[i]);
+  say_failed(launcher, run, IMD_STAGE_OPEN, 0, text);
+}
+
+static const void *plan_of(const struct imd_w_prepare *prepare, struct imd_fds *fds)
+{
+  if (!(prepare->flags & IMD_PLAN_IN_MEMFD))
+    return packet + imd_w_plan_offset(prepare->ngroups);
+  return mmap(NULL, prepare->plan_length, PROT_READ, MAP_SHARED, fds->fd[0], 0);
+}
+
+static const char *argument(const void *plan)
+{
+  struct imd_plan_cursor cursor = {.plan = plan};
+  struct imd_plan_step step;
+  while (imd_plan_next(&cursor, &step) && step.op != IMD_OP_EXEC)
+    ;
+  return imd_plan_string_at(&step, 1, NULL);
+}
+
+_Noreturn void warden_main(const struct warden_config *config, int launcher)
+{
+  struct stat status;
+  struct imd_fds fds = {.count = 0}, none = {.count = 0};
+  if (config->grant_read[0] && stat(config->grant_read[0], &status) == 0) {
+    say_failed(launcher, 0, IMD_STAGE_CELL, EPERM, "the fake was told to fail");
+    _exit(0);
+  }
+  imd_send_message(launcher, IMD_W_PARKED, 0, NULL, 0, 0);
+
+  const uint64_t run = expect(launcher, IMD_W_PREPARE, &fds);
+  const struct imd_w_prepare *prepare = (const void *)(packet + sizeof(struct imd_header));
+  const void *plan = plan_of(prepare, &fds);
+  struct imd_error error = IMD_ERROR_INIT;
+  if (imd_plan_check(plan, prepare->plan_length, &error) < 0) {
+    say_failed(launcher, run, error.stage, 0, error.text);
+    _exit(0);
+  }
+  char act[32];
+  snprintf(act, sizeof act, "%s", argument(plan));
+
+  if (strcmp(act, "describe") == 0) {
+    describe(launcher, run, prepare, config);
+    _exit(0);
+  }
+  if (strcmp(act, "die-preparing") == 0)
+    be_killed();
+  if (strcmp(act, "never-prepared") == 0) {
+    expect(launcher, IMD_KILL, &none);
+    say_failed(launcher, run, IMD_STAGE_KILLED, 0, "killed");
+    _exit(0);
+  }
+  imd_send_message(launcher, IMD_PREPARED, run, NULL, 0, 0);
+  expect(launcher, IMD_GO, &none);
+  if (strcmp(act, "die-running") == 0)
+    be_killed();
+  if (strcmp(act, "orphan") == 0) {
+    leave_orphan(&fds.fd[fds.count - 3]);
+    be_killed();
+  }
+  if (strcmp(act, "hold") == 0) {
+    expect(launcher, IMD_KILL, &none);
+    say_exited(launcher, run, IMD_CAUSE_KILLED, NULL);
+  } else if (strcmp(act, "collect") == 0) {
+    say_exited(launcher, run, IMD_CAUSE_EXITED, &fds);
+  } else {
+    say_exited(launcher, run, IMD_CAUSE_EXITED, NULL);
+  }
+  _exit(0);
+}
