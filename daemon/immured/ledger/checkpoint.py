@@ -25,6 +25,7 @@ __all__ = [
     "VerifierKey",
     "file_name",
     "open_checkpoint",
+    "open_note",
     "origin_of",
     "parse_vkeys",
 ]
@@ -180,11 +181,10 @@ def _parse_text(text: bytes) -> Checkpoint:
     return Checkpoint(origin, int(size), root)
 
 
-def open_checkpoint(note: bytes, keys: Iterable[VerifierKey]) -> Checkpoint:
-    """Verify and read a checkpoint. Raises NoteError.
+def open_note(note: bytes, keys: Iterable[VerifierKey]) -> bytes:
+    """The text of a signed note. Raises NoteError.
 
     Signatures of keys that are not in `keys` are ignored; one of a key that is must verify, and there must be one.
-    Whether the checkpoint is of the ledger at hand (origin, root) is the caller's to check.
     """
     text, signatures = _split(note)
     known = {(key.name, key.key_id): key for key in keys}
@@ -198,4 +198,12 @@ def open_checkpoint(note: bytes, keys: Iterable[VerifierKey]) -> Checkpoint:
         signed = True
     if not signed:
         raise NoteError("no known key signed it")
-    return _parse_text(text)
+    return text
+
+
+def open_checkpoint(note: bytes, keys: Iterable[VerifierKey]) -> Checkpoint:
+    """Verify and read a checkpoint, as `open_note` does. Raises NoteError.
+
+    Whether it is of the ledger at hand (origin, root) is the caller's to check.
+    """
+    return _parse_text(open_note(note, keys))

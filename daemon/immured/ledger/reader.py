@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from immured.ledger.chain import BrokenLink, Chain
 from immured.ledger.checkpoint import Checkpoint
-from immured.ledger.entry import MAX_LINE, Entry, LineError, parse_line
+from immured.ledger.entry import MAX_LINE, Entry, LineError, leaf_hash, parse_line
 
 __all__ = ["MAX_BATCH", "Problem", "Readable", "Scan", "is_torn", "read_lines", "scan"]
 
@@ -116,15 +116,7 @@ class _Scanner:
     def _blame(self, offset: int, error: BrokenLink) -> Problem:
         """Of two lines that do not link, the one that was altered."""
         following = next(self._lines, (0, b""))[1]
-        if following.endswith(b"\n"):
-            try:
-                sound = parse_line(following[:-1]).prev == error.entry.leaf.hex()
-            except LineError:
-                sound = False
-        else:
-            # The last line: only a checkpoint can tell. Without one, the first that nothing vouches for is named.
-            head = self._heads.get(self.chain.size)
-            sound = head is None
+        sound = self._vouched(error, following[:-1] if following.endswith(b"\n") else None)
         if not sound:
             return self._here(offset, error)
         return Problem(
@@ -134,6 +126,23 @@ class _Scanner:
             f"its leaf is {self.chain.last_leaf}",
             f"{error.entry.prev}, which the next line was chained to",
         )
+
+    def _vouched(self, error: BrokenLink, following: bytes | None) -> bool:
+        """Whether the line with the unexpected `prev` is itself sound."""
+        if following is not None:
+            try:
+                return parse_line(following).prev == error.entry.leaf.hex()
+            except LineError:
+                return False
+        # The last line: only a checkpoint can tell. Without one, the first line that nothing vouches for is blamed.
+        if self.chain.size in self._heads:
+            return False  # the line before is as it was signed
+        signed = self._heads.get(self.chain.size + 1)
+        if signed is None:
+            return True
+        mended = self.chain.tree.copy()
+        mended.append(leaf_hash(error.entry.line.replace(error.entry.prev.encode(), self.chain.last_leaf.encode())))
+        return mended.root() != signed.root
 
     def _compare(self, head: Checkpoint) -> Problem | None:
         """None when the lines so far are the ones that were signed."""

@@ -1,0 +1,72 @@
+"""Small ledgers to try things on. Keys, clock and randomness are fixed, so that every run sees the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from immured.ledger.checkpoint import Checkpoint, Signer, VerifierKey
+from immured.ledger.entry import build_line, encode_body, leaf_hash
+from immured.ledger.ledger import Ledger, create_in, first_line
+from immured.ledger.timestamps import timestamp
+from immured.ledger.tree import Frontier
+from tests.ledger.memory import MemoryStorage
+
+DAEMON = "ed25519:" + "d" * 32
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+START_NS = 1_790_000_000_000_000_000
+ACTOR = {"key": "ed25519:" + "a" * 32, "uid": 1000}
+
+
+def signer(name: str) -> Signer:
+    return Signer(KEY, name)
+
+
+def ticking(start_ns: int = START_NS, step_ns: int = 1_000_001) -> Callable[[], int]:
+    """A clock that goes on a little at every look."""
+    now = start_ns
+
+    def look() -> int:
+        nonlocal now
+        now += step_ns
+        return now
+
+    return look
+
+
+def created(before: Callable[[str], None] = lambda _: None) -> MemoryStorage:
+    """A storage with a new ledger in it."""
+    storage = MemoryStorage(before)
+    create_in(storage, signer, first_line(DAEMON, signer("x").verifier.public, bytes(range(16)), START_NS))
+    return storage
+
+
+def vkeys(storage: MemoryStorage) -> tuple[VerifierKey, ...]:
+    first = storage.content().partition(b"\n")[0]
+    return (signer(f"immured/{leaf_hash(first).hex()[:32]}").verifier,)
+
+
+def opened(storage: MemoryStorage, keys: tuple[VerifierKey, ...] = (), **options: object) -> Ledger:
+    settings: dict[str, object] = {"clock": ticking(START_NS + 10**9), "checkpoint_seconds": 1e9, **options}
+    return Ledger.open_in(storage, KEY, keys or vkeys(storage), **settings)  # type: ignore[arg-type]
+
+
+def lines(count: int, *, sizes: Iterator[int] | None = None) -> list[bytes]:
+    """The lines of a good ledger, without newlines."""
+    made = [first_line(DAEMON, signer("x").verifier.public, bytes(range(16)), START_NS)]
+    for seq in range(1, count):
+        data: dict[str, object] = {"sandbox": f"s{seq}", "argv": ["/bin/echo", "x" * (next(sizes) if sizes else 4)]}
+        body = encode_body("run.accepted" if seq % 2 else "run.finished", ACTOR, data)
+        made.append(build_line(seq, timestamp(START_NS + seq * 1_000_003), body, leaf_hash(made[-1]).hex()))
+    return made
+
+
+def head(made: list[bytes], size: int) -> Checkpoint:
+    """The checkpoint of the first `size` of these lines."""
+    leaves = [leaf_hash(line) for line in made[:size]]
+    return Checkpoint(f"immured/{leaves[0].hex()[:32]}", size, Frontier(leaves).root())
+
+
+def text(made: list[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in made)
