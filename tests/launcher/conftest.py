@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.launcher.harness import Broker
 
 HERE = Path(__file__).parent

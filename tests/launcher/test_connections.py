@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from tests.launcher.harness import Broker
 
 from immured.isolation import messages
 from immured.isolation.abi import Message
+from tests.launcher.harness import Broker
 
 Start = Callable[..., Broker]
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.launcher.harness import SLOT_BASE, Broker, descendants, eventually, gone, murder, plan_for
 
 from immured.isolation import messages
 from immured.isolation.abi import Cause, Message, Stage
+from tests.launcher.harness import SLOT_BASE, Broker, descendants, eventually, gone, murder, plan_for
 
 Start = Callable[..., Broker]
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from tests.launcher.conftest import FLAGS, HERE, SOURCES
 
 from immured.isolation import abi
 from immured.isolation.abi import Op
 from immured.isolation.plan import UNLIMITED, Step
+from tests.launcher.conftest import FLAGS, HERE, SOURCES
 
 Judge = Callable[[Sequence[bytes]], list[str]]
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.launcher.harness import SLOT_BASE, Broker, eventually, plan_for
 
 from immured.isolation import abi, messages
 from immured.isolation.abi import Cause, Message, Stage
+from tests.launcher.harness import SLOT_BASE, Broker, eventually, plan_for
 
 Start = Callable[..., Broker]
 
