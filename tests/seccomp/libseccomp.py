@@ -87,7 +87,9 @@ def new_filter(default: int, foreign: int, architecture: str = "x86_64") -> Iter
         _LIBRARY.seccomp_release(context)
 
 
-def compiled(default: int, foreign: int, rules: Sequence[tuple[int, int, Sequence[tuple[int, int, int, int]]]]) -> bytes:
+def compiled(
+    default: int, foreign: int, rules: Sequence[tuple[int, int, Sequence[tuple[int, int, int, int]]]]
+) -> bytes:
     """A whole filter of `(number, action, comparisons)` rules for x86_64."""
     with new_filter(default, foreign) as filter_:
         for number, action, comparisons in rules:

@@ -44,7 +44,14 @@ def holds(condition: Condition, arguments: Sequence[int]) -> bool:
 
 
 def verdict(
-    rules: Sequence[Rule], number: int, arguments: Sequence[int], *, fallback: int, unknown: int, foreign: int, x86: bool
+    rules: Sequence[Rule],
+    number: int,
+    arguments: Sequence[int],
+    *,
+    fallback: int,
+    unknown: int,
+    foreign: int,
+    x86: bool,
 ) -> int:
     """What the rules say to a call of their own architecture."""
     if x86 and number >= 0x4000_0000 and number != LOW:
