@@ -52,8 +52,9 @@ class MemoryStorage:
         survivor.files = dict(self.files)
         if self.cache is None or self.disk is None:
             return survivor
-        size = chance.choice([len(self.disk), len(self.cache), chance.randint(len(self.disk), len(self.cache))])
-        content = self.disk[:size].ljust(size, b"\x00") if len(self.disk) <= len(self.cache) else self.disk[:]
+        small, large = sorted((len(self.disk), len(self.cache)))
+        size = chance.choice([len(self.disk), len(self.cache), chance.randint(small, large)])
+        content = self.disk[:size].ljust(size, b"\x00")
         for start in range(0, len(content), SECTOR):
             if chance.random() < 0.5:
                 fresh = bytes(self.cache[start : min(start + SECTOR, len(content))])
