@@ -140,7 +140,8 @@ def ended_by_us() -> None:
         leave(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and a shell's background
+            signal.signal(number, stop)
 
 
 def leave(status: int) -> None:
