@@ -1,30 +1,29 @@
-/* Runs, between the broker's messages and the wardens': from IMD_PREPARE to IMD_FAILED or IMD_EXITED. */
+/* One run as the warden has it: whose it is, and its plan with what several parts need of it, read once. */
 #ifndef IMMURED_RUN_H
 #define IMMURED_RUN_H
 
-#include "launcher.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
 
-/*
- * The broker's messages, whole packets. IMD_PREPARE answers whatever is wrong with a run by IMD_FAILED; -1 with a line
- * in the log means that the broker breaks the protocol.
- */
-int imd_run_prepare(struct imd_launcher *launcher, const char *packet, size_t length, struct imd_fds *fds);
-int imd_run_go(struct imd_launcher *launcher, uint64_t id);
-int imd_run_kill(struct imd_launcher *launcher, const char *packet, size_t length);
+struct peer {                      /* the caller, as the launcher knows it from the socket */
+  uid_t uid;
+  gid_t gid;
+  uint32_t ngroups;
+  const gid_t *groups;
+};
 
-/* A warden's socket has something to read. */
-void imd_run_warden_spoke(struct imd_launcher *launcher, struct imd_cell *cell);
-
-/* Gives parked cells to runs that wait. */
-void imd_run_serve_waiting(struct imd_launcher *launcher);
-
-/* No cell can be made: every run that waits fails with the pool's reason. */
-void imd_run_fail_waiting(struct imd_launcher *launcher);
-
-/* The warden of this run (NULL: it had none) is gone. */
-void imd_run_warden_gone(struct imd_launcher *launcher, struct imd_run *run, const struct imd_p_gone *gone);
-
-/* The broker is gone: runs that wait are forgotten; the others go with their cells. */
-void imd_run_forget_waiting(struct imd_launcher *launcher);
+struct run {
+  uint64_t id;
+  struct peer peer;
+  const void *plan;                /* checked */
+  int launcher;                    /* its end hung up, or a kill, ends every wait */
+  bool over;                       /* the payload is dead: a kill comes too late */
+  uint64_t wall_ns, cpu_ns;        /* 0: no bound */
+  bool kill_on_pids;
+  uint32_t inner_uid, inner_gid;   /* the payload's */
+  uid_t uid;                       /* and as the host counts them */
+  gid_t gid;
+};
 
 #endif

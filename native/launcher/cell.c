@@ -1,0 +1,218 @@
+#define _GNU_SOURCE
+#include "cell.h"
+#include "kernel.h"
+#include "util.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+/* System V shared memory of a cell, in pages: without a memory controller nothing else bounds it. */
+#define SHM_PAGES "16384"
+
+#define cell_fail(err, ...) imd_fail((err), IMD_STAGE_CELL, errno, __VA_ARGS__)
+
+int drop_capabilities(void)
+{
+  /* Neither exec nor a change of uid may ever give capabilities again; locked. */
+  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 ||
+      prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
+                                   SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED |
+                                   SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED) < 0)
+    return -1;
+  for (unsigned long capability = 0; prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0; capability++)
+    continue;
+  if (errno != EINVAL)
+    return -1;
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct none[2];
+  memset(none, 0, sizeof none);
+  return (int)syscall(SYS_capset, &header, none);
+}
+
+int cell_enter_pids(const struct cell *cell, bool inside)
+{
+  return setns(inside ? cell->pid_ns : cell->host_pid_ns, CLONE_NEWPID);
+}
+
+void cell_kill(const struct cell *cell)
+{
+  if (cell->init >= 0)
+    pidfd_send_signal(cell->init, SIGKILL, NULL, 0);
+}
+
+bool cell_wait(const struct cell *cell, int timeout_ms)
+{
+  struct pollfd end = {.fd = cell->init, .events = POLLIN};
+  int ready;
+  if (cell->init < 0)
+    return true;
+  do
+    ready = poll(&end, 1, timeout_ms);
+  while (ready < 0 && errno == EINTR);
+  return ready > 0;
+}
+
+/* --- PID 1 ------------------------------------------------------------------------------------------------------- */
+
+static int become_inner_root(int host_proc, struct imd_error *err)
+{
+  if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+    return cell_fail(err, "PID 1's identity");
+  /* It has no use for user namespaces of its own; the largest attack surface of all. */
+  if (imd_write_at(host_proc, "sys/user/max_user_namespaces", "0") < 0 && errno != ENOENT)
+    return cell_fail(err, "max_user_namespaces");
+  if (drop_capabilities() < 0)
+    return cell_fail(err, "PID 1's capabilities");
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0)
+    return cell_fail(err, "PID 1");
+  return 0;
+}
+
+static int prepare_init(const struct cell *cell, int warden, struct imd_error *err)
+{
+  if (view_mount_proc(&cell->view, err) < 0)
+    return -1;
+  if (unshare(CLONE_NEWUSER) < 0)
+    return cell_fail(err, "the user namespace");
+  char word;
+  if (send(warden, "u", 1, MSG_NOSIGNAL) < 0 || recv(warden, &word, 1, 0) != 1)
+    _exit(EXIT_FAILURE);
+  return become_inner_root(cell->config->host_proc, err);
+}
+
+_Noreturn static void be_init(const struct cell *cell, int leash, int warden)
+{
+  struct imd_error err = IMD_ERROR_INIT;
+  if (prepare_init(cell, warden, &err) < 0) {
+    send(warden, &err, sizeof err, MSG_NOSIGNAL);
+    _exit(EXIT_FAILURE);
+  }
+  prctl(PR_SET_NAME, "init");
+  /* With SIGCHLD ignored the kernel reaps, ours and whoever is orphaned in here. */
+  signal(SIGCHLD, SIG_IGN);
+  send(warden, "r", 1, MSG_NOSIGNAL);
+  if (dup2(leash, 0) < 0 || sys_close_range(1, ~0u) < 0)
+    _exit(EXIT_FAILURE);
+  char word;
+  while (read(0, &word, 1) < 0 && errno == EINTR)
+    continue;
+  _exit(EXIT_SUCCESS);
+}
+
+/* --- the warden's side ------------------------------------------------------------------------------------------- */
+
+/* PID 1's next word; what it says instead is why it failed. */
+static int expect(int init, char word, struct imd_error *err)
+{
+  struct imd_error said;
+  ssize_t got;
+  do
+    got = recv(init, &said, sizeof said, 0);
+  while (got < 0 && errno == EINTR);
+  if (got == 1 && *(const char *)&said == word)
+    return 0;
+  if (got == (ssize_t)sizeof said)
+    *err = said;
+  else
+    imd_fail(err, IMD_STAGE_CELL, 0, "PID 1 died");
+  return -1;
+}
+
+static int map_ids(const struct cell *cell, pid_t init, struct imd_error *err)
+{
+  char path[64], map[64];
+  snprintf(map, sizeof map, "0 %u %u", cell->config->slot_base, (unsigned)IMD_SLOT_SIZE);
+  static const struct { const char *file; bool is_map; } writes[] = {
+      {"setgroups", false}, {"uid_map", true}, {"gid_map", true}};
+  for (size_t i = 0; i < sizeof writes / sizeof writes[0]; i++) {
+    snprintf(path, sizeof path, "%d/%s", (int)init, writes[i].file);
+    if (imd_write_at(cell->config->host_proc, path, writes[i].is_map ? map : "deny") < 0)
+      return cell_fail(err, "%s", writes[i].file);
+  }
+  return 0;
+}
+
+static int open_namespace(const struct cell *cell, pid_t pid, const char *name)
+{
+  char path[64];
+  snprintf(path, sizeof path, "%d/ns/%s", (int)pid, name);
+  return openat(cell->config->host_proc, path, O_RDONLY | O_CLOEXEC);
+}
+
+static int make_init(struct cell *cell, struct imd_error *err)
+{
+  int pipes[2], sockets[2];
+  if (pipe2(pipes, O_CLOEXEC) < 0)
+    return cell_fail(err, "PID 1's leash");
+  cleanup_fd int leash = pipes[0];
+  cell->leash = pipes[1];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
+    return cell_fail(err, "PID 1's socket");
+  cleanup_fd int ours = sockets[0];
+  cleanup_fd int theirs = sockets[1];
+
+  struct clone_args args = {
+      .flags = CLONE_PIDFD, .pidfd = (uintptr_t)&cell->init, .exit_signal = SIGCHLD};
+  const pid_t pid = sys_clone3(&args);
+  if (pid < 0)
+    return cell_fail(err, "PID 1");
+  if (pid == 0) {
+    close(cell->leash);
+    close(ours);
+    be_init(cell, leash, theirs);
+  }
+  imd_close(&theirs);
+  if (expect(ours, 'u', err) < 0)
+    return -1;
+  if (map_ids(cell, pid, err) < 0)
+    return -1;
+  cell->user_ns = open_namespace(cell, pid, "user");
+  cell->pid_ns = open_namespace(cell, pid, "pid");
+  if (cell->user_ns < 0 || cell->pid_ns < 0)
+    return cell_fail(err, "the cell's namespaces");
+  if (send(ours, "g", 1, MSG_NOSIGNAL) < 0)
+    return cell_fail(err, "PID 1");
+  return expect(ours, 'r', err);
+}
+
+static int make_namespaces(const struct cell *cell, struct imd_error *err)
+{
+  const int flags = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID;
+  /* EINVAL: a kernel without time namespaces. */
+  if (unshare(flags | CLONE_NEWTIME) < 0 && (errno != EINVAL || unshare(flags) < 0))
+    return cell_fail(err, "the cell's namespaces");
+  static const char host_name[] = "sandbox", domain_name[] = "(none)";
+  if (sethostname(host_name, sizeof host_name - 1) < 0 || setdomainname(domain_name, sizeof domain_name - 1) < 0)
+    return cell_fail(err, "the cell's host name");
+  if (imd_write_at(cell->config->host_proc, "sys/kernel/shmall", SHM_PAGES) < 0 && errno != ENOENT)
+    return cell_fail(err, "the cell's shared memory");
+  return 0;
+}
+
+int cell_make(struct cell *cell, const struct warden_config *config, struct imd_error *err)
+{
+  *cell = (struct cell){
+      .config = config, .host_pid_ns = -1, .pid_ns = -1, .user_ns = -1, .init = -1, .leash = -1};
+  /* A terminal's signals are not for us, nor the launcher's groups for anything that we start. */
+  if (setsid() < 0 && errno != EPERM)
+    return cell_fail(err, "a session");
+  if (setgroups(0, NULL) < 0)
+    return cell_fail(err, "no groups");
+  cell->host_pid_ns = openat(config->host_proc, "self/ns/pid", O_RDONLY | O_CLOEXEC);
+  if (cell->host_pid_ns < 0)
+    return cell_fail(err, "the host's pid namespace");
+  if (make_namespaces(cell, err) < 0 || view_make(&cell->view, err) < 0 || make_init(cell, err) < 0)
+    return -1;
+  return view_find_proc(&cell->view, err);
+}

@@ -1,0 +1,43 @@
+/* A cell: its namespaces, its view of the host's programs, its user namespace, and PID 1, which only waits and reaps. */
+#ifndef IMMURED_CELL_H
+#define IMMURED_CELL_H
+
+#include "error.h"
+#include "view.h"
+#include "warden.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct cell {
+  const struct warden_config *config;
+  struct view view;
+  int host_pid_ns;                 /* what children outside of the cell are born in */
+  int pid_ns, user_ns;             /* the cell's own */
+  int init;                        /* pidfd of PID 1 */
+  int leash;                       /* PID 1 dies when nobody holds this any more */
+};
+
+/*
+ * Makes the cell out of the calling process, which stays in the host's pid and user namespace and in the cell's mount,
+ * network, IPC and UTS namespace; its children are born in the cell's pid and time namespace. The user namespace
+ * maps the inner ids 0..65535 to the slot's, and no host id besides.
+ */
+int cell_make(struct cell *cell, const struct warden_config *config, struct imd_error *err);
+
+/* Where children of the caller are born from now on: in the cell (true), or beside us. */
+int cell_enter_pids(const struct cell *cell, bool inside);
+
+/* SIGKILL for PID 1 and with it for every process of the cell; does not wait. */
+void cell_kill(const struct cell *cell);
+
+/*
+ * Waits until no process of the cell is left, at most `timeout_ms` (-1: for good). The caller has reaped its own
+ * children in there: PID 1 waits for them. False when time ran out.
+ */
+bool cell_wait(const struct cell *cell, int timeout_ms);
+
+/* All capabilities away: effective, permitted, inheritable, ambient, and the bounding set of this user namespace. */
+int drop_capabilities(void);
+
+#endif

@@ -1,0 +1,356 @@
+#define _GNU_SOURCE
+#include "mounts.h"
+#include "guard.h"
+#include "kernel.h"
+#include "plan.h"
+#include "util.h"
+
+#include <fcntl.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+
+struct work {
+  struct cell *cell;
+  const struct run *run;
+  struct sources *sources;
+};
+
+static struct source *find_source(const struct sources *sources, uint32_t step)
+{
+  for (uint32_t i = 0; i < sources->count; i++)
+    if (sources->at[i].step == step)
+      return &sources->at[i];
+  return NULL;
+}
+
+static int attach(int mount, int target, const char *path, struct imd_error *err)
+{
+  return view_attach(mount, target) < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path) : 0;
+}
+
+static int apply_rootfs(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
+{
+  const struct source *source = find_source(work->sources, step->index);
+  const char *path = imd_plan_string_at(step, 0, NULL);
+  if (!source || source->mount < 0)
+    return imd_fail(err, IMD_STAGE_OPEN, ENOENT, "%s", path);
+  if (!source->directory)
+    return imd_fail(err, IMD_STAGE_PATH_KIND, ENOTDIR, "%s", path);
+  return view_change_root(&work->cell->view, source->mount, err);
+}
+
+static int apply_bind(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
+{
+  const struct source *source = find_source(work->sources, step->index);
+  if (!source || source->mount < 0)
+    return 0;
+  const char *path = imd_plan_string_at(step, 1, NULL);
+  cleanup_fd int target = view_target(&work->cell->view, path, source->directory, true, err);
+  return target < 0 ? -1 : attach(source->mount, target, path, err);
+}
+
+static int apply_tmpfs(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
+{
+  const char *path = imd_plan_string_at(step, 0, NULL);
+  cleanup_fd int target = view_target(&work->cell->view, path, true, true, err);
+  if (target < 0)
+    return -1;
+  cleanup_fd int mount = view_tmpfs(step->numbers[0], step->numbers[1], (uint32_t)step->numbers[2], work->run->uid,
+                                    work->run->gid, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+  if (mount < 0 || view_own(&work->cell->view, mount) < 0)
+    return imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path);
+  return attach(mount, target, path, err);
+}
+
+/* What is there, of whichever kind; -1 with errno ENOENT or ENOTDIR where nothing is. */
+static int find_existing(const struct view *view, const char *path, bool *directory)
+{
+  cleanup_fd int fd = sys_openat2(view->root, path, O_PATH | O_CLOEXEC, 0,
+                                  RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+  struct stat st;
+  if (fd < 0 || fstat(fd, &st) < 0)
+    return -1;
+  *directory = S_ISDIR(st.st_mode);
+  return imd_take_fd(&fd);
+}
+
+static int apply_hide(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
+{
+  const char *path = imd_plan_string_at(step, 0, NULL);
+  bool directory;
+  cleanup_fd int target = find_existing(&work->cell->view, path, &directory);
+  if (target < 0)
+    return errno == ENOENT || errno == ENOTDIR ? 0 : imd_fail(err, IMD_STAGE_TARGET, errno, "%s", path);
+  return view_cover(&work->cell->view, target, directory) < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path) : 0;
+}
+
+static int apply_protect(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
+{
+  const char *path = imd_plan_string_at(step, 0, NULL);
+  bool directory;
+  cleanup_fd int target = find_existing(&work->cell->view, path, &directory);
+  if (target < 0)
+    return imd_fail(err, IMD_STAGE_TARGET, errno, "%s", path);
+  cleanup_fd int mount = view_clone(target, MOUNT_ATTR_RDONLY);
+  return mount < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path) : attach(mount, target, path, err);
+}
+
+/* The file system checks our access as if we were the payload: its ids, and none of root's overrides. */
+static void act_as(uid_t uid, gid_t gid)
+{
+  setfsgid(gid);
+  setfsuid(uid);
+}
+
+static int create_file(int directory, const char *name, uint32_t mode)
+{
+  const int file = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (file >= 0 && fchmod(file, mode) < 0) {
+    close(file);
+    return -1;
+  }
+  return file;
+}
+
+static int apply_file(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
+{
+  const struct view *view = &work->cell->view;
+  const struct run *run = work->run;
+  uint32_t size;
+  const char *path = imd_plan_string_at(step, 0, NULL), *bytes = imd_plan_string_at(step, 1, &size);
+  const char *name = strrchr(path, '/') + 1;
+  char *parent = strndup(path, (size_t)(name - path));
+  if (!parent)
+    return imd_fail(err, IMD_STAGE_FILE, ENOMEM, "%s", path);
+  cleanup_fd int directory = view_target(view, parent, true, true, err);
+  free(parent);
+  if (directory < 0)
+    return -1;
+
+  act_as(run->uid, run->gid);
+  cleanup_fd int file = create_file(directory, name, (uint32_t)step->numbers[0]);
+  act_as(0, 0);
+  /* Our own directories are root's; what the plan puts there is still the payload's. */
+  if (file < 0 && errno == EACCES && view_owns(view, directory)) {
+    file = create_file(directory, name, (uint32_t)step->numbers[0]);
+    if (file >= 0 && fchown(file, run->uid, run->gid) < 0)
+      return imd_fail(err, IMD_STAGE_FILE, errno, "%s", path);
+  }
+  if (file < 0 || imd_write_full(file, bytes, size) < 0)
+    return imd_fail(err, IMD_STAGE_FILE, errno, "%s", path);
+  return 0;
+}
+
+/* --- what a caller's tree brought along -------------------------------------------------------------------------- */
+
+/* mountinfo writes blanks, backslashes and newlines as three octal digits. */
+static void unescape(char *text)
+{
+  char *to = text;
+  for (const char *from = text; *from != '\0'; to++) {
+    if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] != '\0' && from[3] != '\0') {
+      *to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
+      from += 4;
+    } else {
+      *to = *from++;
+    }
+  }
+  *to = '\0';
+}
+
+static bool is_kernel_type(const char *type)
+{
+  static const char *const types[] = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "debugfs", "tracefs",
+                                      "securityfs", "selinuxfs", "smackfs", "bpf", "pstore", "efivarfs", "binfmt_misc",
+                                      "nsfs", "mqueue", "fusectl", "configfs", "resctrl", "rpc_pipefs", "nfsd",
+                                      "devtmpfs", "autofs"};
+  for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+    if (strcmp(type, types[i]) == 0)
+      return true;
+  return false;
+}
+
+static bool is_ours(const struct view *view, unsigned major, unsigned minor)
+{
+  for (size_t i = 0; i < sizeof view->kernel / sizeof view->kernel[0]; i++)
+    if (view->kernel[i] == makedev(major, minor))
+      return true;
+  return false;
+}
+
+static int cover_one(const struct view *view, const char *path, dev_t device, struct imd_error *err)
+{
+  bool directory;
+  cleanup_fd int target = find_existing(view, path, &directory);
+  struct stat st;
+  /* Behind another mount, it is out of reach as it is. */
+  if (target < 0 || fstat(target, &st) < 0 || st.st_dev != device)
+    return 0;
+  return view_cover(view, target, directory) < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path) : 0;
+}
+
+/*
+ * A recursive copy brings what is mounted in the tree: also the host's /proc and its like, which show the host's
+ * processes, and are the kernel's own. They are covered. `found`: only look, and say whether there is any.
+ */
+static int cover_kernel_mounts(const struct cell *cell, bool *found, struct imd_error *err)
+{
+  const int fd = openat(cell->config->host_proc, "self/mountinfo", O_RDONLY | O_CLOEXEC);
+  FILE *mounts = fd < 0 ? NULL : fdopen(fd, "r");
+  if (!mounts) {
+    if (fd >= 0)
+      close(fd);
+    return imd_fail(err, IMD_STAGE_MOUNT, errno, "the cell's mounts");
+  }
+  cleanup_free char *line = NULL;
+  cleanup_free char *copy = NULL;
+  size_t size = 0;
+  int result = 0;
+  while (result == 0 && getline(&line, &size, mounts) > 0) {
+    unsigned major, minor;
+    int at = 0, end = 0;
+    if (sscanf(line, "%*d %*d %u:%u %*s %n%*s%n", &major, &minor, &at, &end) != 2 || at == 0 || end == 0)
+      continue;
+    const char *type = strstr(line + end, " - ");
+    if (!type)
+      continue;
+    char name[32];
+    if (sscanf(type + 3, "%31s", name) != 1 || !is_kernel_type(name) || is_ours(&cell->view, major, minor))
+      continue;
+    if (found) {
+      *found = true;
+      break;
+    }
+    line[end] = '\0';
+    unescape(line + at);
+    result = cover_one(&cell->view, line + at, makedev(major, minor), err);
+  }
+  fclose(mounts);
+  return result;
+}
+
+/* --- in order ---------------------------------------------------------------------------------------------------- */
+
+static int seal_root(const struct view *view, struct imd_error *err)
+{
+  struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
+  return mount_setattr(view->root, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0
+             ? imd_fail(err, IMD_STAGE_MOUNT, errno, "the root read-only")
+             : 0;
+}
+
+static int raise_loopback(struct imd_error *err)
+{
+  struct ifreq request = {.ifr_name = "lo"};
+  cleanup_fd int socket_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (socket_fd < 0 || ioctl(socket_fd, SIOCGIFFLAGS, &request) < 0)
+    return imd_fail(err, IMD_STAGE_NETWORK, errno, "lo");
+  request.ifr_flags |= IFF_UP | IFF_RUNNING;
+  return ioctl(socket_fd, SIOCSIFFLAGS, &request) < 0 ? imd_fail(err, IMD_STAGE_NETWORK, errno, "lo") : 0;
+}
+
+static int apply_step(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
+{
+  switch (step->op) {
+  case IMD_OP_ROOTFS: return apply_rootfs(work, step, err);
+  case IMD_OP_BIND: return apply_bind(work, step, err);
+  case IMD_OP_TMPFS: return apply_tmpfs(work, step, err);
+  case IMD_OP_HIDE: return apply_hide(work, step, err);
+  case IMD_OP_PROTECT: return apply_protect(work, step, err);
+  case IMD_OP_FILE: return apply_file(work, step, err);
+  case IMD_OP_SEAL_ROOT: return seal_root(&work->cell->view, err);
+  case IMD_OP_LOOPBACK: return raise_loopback(err);
+  default: return 0;
+  }
+}
+
+static int apply_all(void *argument, struct findings *findings, struct imd_error *err)
+{
+  (void)findings;
+  struct work *work = argument;
+  struct imd_plan_cursor cursor = {.plan = work->run->plan};
+  for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
+    err->step = step.index;
+    if (apply_step(work, &step, err) < 0)
+      return -1;
+  }
+  err->step = UINT32_MAX;
+  return 0;
+}
+
+static int cover_all(void *argument, struct findings *findings, struct imd_error *err)
+{
+  (void)findings;
+  return cover_kernel_mounts(argument, NULL, err);
+}
+
+static const char *target_of(const struct imd_plan_step *step)
+{
+  switch (step->op) {
+  case IMD_OP_BIND: return imd_plan_string_at(step, 1, NULL);
+  case IMD_OP_TMPFS:
+  case IMD_OP_HIDE:
+  case IMD_OP_PROTECT:
+  case IMD_OP_FILE: return imd_plan_string_at(step, 0, NULL);
+  default: return NULL;
+  }
+}
+
+static bool lies_in_source(const struct run *run, const struct imd_plan_step *later, const char *path)
+{
+  struct imd_plan_cursor cursor = {.plan = run->plan};
+  for (struct imd_plan_step step; imd_plan_next(&cursor, &step) && step.index < later->index;) {
+    if (step.op != IMD_OP_BIND)
+      continue;
+    const char *target = target_of(&step);
+    const size_t size = strlen(target);
+    if (strncmp(path, target, size) == 0 && (path[size] == '/' || path[size] == '\0'))
+      return true;
+  }
+  return false;
+}
+
+/* Whether some step looks up a name in a tree that a caller named: its file system may be one that never answers. */
+static bool walks_sources(const struct run *run)
+{
+  struct imd_plan_cursor cursor = {.plan = run->plan};
+  for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
+    if (step.op == IMD_OP_ROOTFS)
+      return true;
+    const char *target = target_of(&step);
+    if (target && lies_in_source(run, &step, target))
+      return true;
+  }
+  return false;
+}
+
+/* A child that changed the root did so for us too; only our descriptor of it is of before. */
+static int find_root(struct view *view, struct imd_error *err)
+{
+  imd_close(&view->root);
+  view->root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  return view->root < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "the cell's root") : 0;
+}
+
+int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_error *err)
+{
+  struct work work = {cell, run, sources};
+  if (walks_sources(run)) {
+    if (guarded_call(cell, run, apply_all, &work, NULL, err) < 0 || find_root(&cell->view, err) < 0)
+      return -1;
+  } else if (apply_all(&work, NULL, err) < 0) {
+    return -1;
+  }
+  bool found = false;
+  if (sources->count > 0 && cover_kernel_mounts(cell, &found, err) < 0)
+    return -1;
+  return found ? guarded_call(cell, run, cover_all, cell, NULL, err) : 0;
+}

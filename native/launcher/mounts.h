@@ -1,0 +1,16 @@
+/* A plan's steps from ROOTFS to LOOPBACK: what is mounted, hidden, written and sealed before the payload exists. */
+#ifndef IMMURED_MOUNTS_H
+#define IMMURED_MOUNTS_H
+
+#include "cell.h"
+#include "error.h"
+#include "peer.h"
+#include "run.h"
+
+/*
+ * In the plan's order, into the cell's mount namespace. Steps that walk through a caller's own file system (which may
+ * never answer) are done by a child, within the configuration's open_timeout_ms. Consumes the sources' mounts.
+ */
+int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_error *err);
+
+#endif

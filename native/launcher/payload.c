@@ -1,0 +1,361 @@
+#define _GNU_SOURCE
+#include "payload.h"
+#include "kernel.h"
+#include "plan.h"
+#include "util.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <linux/filter.h>
+#include <linux/keyctl.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+
+#define OOM_SCORE_ADJ "500"        /* before anything of the host's */
+#define DEFAULT_PATH "/usr/local/bin:/usr/bin:/bin"
+enum { CHANNEL = 3 };
+
+#define process_fail(err, ...) imd_fail((err), IMD_STAGE_PROCESS, errno, __VA_ARGS__)
+
+/* What exec needs, laid out before the clone. */
+struct program {
+  const char *cwd;
+  char **argv, **envp;
+  const char *path;
+  struct sock_fprog filter;
+  uint32_t exec_step, filter_step;
+  bool exists;                     /* argv[0] is a path and something is there */
+};
+
+static int lay_out(struct program *program, const struct run *run, struct imd_error *err)
+{
+  *program = (struct program){.path = DEFAULT_PATH};
+  struct imd_plan_cursor cursor = {.plan = run->plan};
+  for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
+    if (step.op == IMD_OP_SECCOMP) {
+      uint32_t size;
+      program->filter.filter = (struct sock_filter *)(uintptr_t)imd_plan_string_at(&step, 0, &size);
+      program->filter.len = (unsigned short)(size / sizeof(struct sock_filter));
+      program->filter_step = step.index;
+    }
+    if (step.op != IMD_OP_EXEC)
+      continue;
+    /* The strings are cwd, argv, environment: with a NULL behind each of the latter two. */
+    const uint32_t argc = (uint32_t)step.numbers[0], all = step.string_count;
+    const char *at = step.strings;
+    char **words = calloc(all + 1u, sizeof *words);
+    if (!words)
+      return imd_fail(err, IMD_STAGE_PROCESS, ENOMEM, "the command");
+    program->cwd = imd_plan_string(&at, NULL);
+    program->argv = words;
+    program->envp = words + argc + 1;
+    for (uint32_t i = 0; i < argc; i++)
+      program->argv[i] = (char *)(uintptr_t)imd_plan_string(&at, NULL);
+    for (uint32_t i = 0; i < all - 1 - argc; i++) {
+      program->envp[i] = (char *)(uintptr_t)imd_plan_string(&at, NULL);
+      if (strncmp(program->envp[i], "PATH=", 5) == 0)
+        program->path = program->envp[i] + 5;
+    }
+    program->exec_step = step.index;
+  }
+  return 0;
+}
+
+/* --- in the child ------------------------------------------------------------------------------------------------ */
+
+static int reset_signals(void)
+{
+  sigset_t none;
+  sigemptyset(&none);
+  for (int number = 1; number < NSIG; number++)
+    if (number != SIGKILL && number != SIGSTOP)
+      signal(number, SIG_DFL);     /* EINVAL for those that the C library keeps to itself */
+  return sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static int set_rlimit(const uint64_t *numbers)
+{
+  const __rlimit_resource_t resource = (__rlimit_resource_t)numbers[0];
+  struct rlimit limit = {.rlim_cur = numbers[1], .rlim_max = numbers[2]};
+  if (setrlimit(resource, &limit) == 0)
+    return 0;
+  if (errno != EPERM)
+    return -1;
+  /* Above our own hard limit, and we may not raise it: that one holds then, and is the tighter. */
+  struct rlimit ours;
+  if (getrlimit(resource, &ours) < 0)
+    return -1;
+  if (limit.rlim_max > ours.rlim_max)
+    limit.rlim_max = ours.rlim_max;
+  if (limit.rlim_cur > limit.rlim_max)
+    limit.rlim_cur = limit.rlim_max;
+  return setrlimit(resource, &limit);
+}
+
+/* `count` of the processors that we may use; which, differs from cell to cell. */
+static int set_affinity(uint64_t count, uint64_t cell)
+{
+  cpu_set_t ours, chosen;
+  if (sched_getaffinity(0, sizeof ours, &ours) < 0)
+    return -1;
+  const uint64_t have = (uint64_t)CPU_COUNT(&ours);
+  if (count >= have)
+    return 0;
+  CPU_ZERO(&chosen);
+  uint64_t index = 0;
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+    if (!CPU_ISSET(cpu, &ours))
+      continue;
+    if ((index + have - cell % have) % have < count)
+      CPU_SET(cpu, &chosen);
+    index++;
+  }
+  return sched_setaffinity(0, sizeof chosen, &chosen);
+}
+
+static int take_identity(const struct cell *cell, const struct run *run)
+{
+  /* Groups first: in the user namespace nobody may set them. */
+  if (setgroups(0, NULL) < 0 || setns(cell->user_ns, CLONE_NEWUSER) < 0 ||
+      setresgid(run->inner_gid, run->inner_gid, run->inner_gid) < 0 ||
+      setresuid(run->inner_uid, run->inner_uid, run->inner_uid) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0)
+    return -1;
+  if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS)
+    return -1;
+  return 0;
+}
+
+static int take_step(const struct cell *cell, const struct run *run, const struct imd_plan_step *step,
+                     struct imd_error *err)
+{
+  switch (step->op) {
+  case IMD_OP_RLIMIT:
+    return set_rlimit(step->numbers) < 0 ? process_fail(err, "rlimit %d", (int)step->numbers[0]) : 0;
+  case IMD_OP_AFFINITY:
+    return set_affinity(step->numbers[0], cell->config->cell) < 0 ? process_fail(err, "processors") : 0;
+  case IMD_OP_UMASK:
+    umask((mode_t)step->numbers[0]);
+    return 0;
+  case IMD_OP_IDENTITY:
+    return take_identity(cell, run) < 0 ? process_fail(err, "identity") : 0;
+  case IMD_OP_DROP_CAPABILITIES:
+    return drop_capabilities() < 0 ? process_fail(err, "capabilities") : 0;
+  case IMD_OP_NO_NEW_PRIVS:
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? process_fail(err, "no_new_privs") : 0;
+  default:
+    return 0;
+  }
+}
+
+static int become_leader(const struct cell *cell, const int stdio[3], struct imd_error *err)
+{
+  /* Its cgroup is the root of what it sees of cgroups, and a session keeps terminals of the host's away. */
+  if (unshare(CLONE_NEWCGROUP) < 0)
+    return process_fail(err, "the cgroup namespace");
+  if (setsid() < 0)
+    return process_fail(err, "a session");
+  if (reset_signals() < 0)
+    return process_fail(err, "signals");
+  if (imd_write_at(cell->config->host_proc, "self/oom_score_adj", OOM_SCORE_ADJ) < 0)
+    return process_fail(err, "oom_score_adj");
+  umask(022);
+  for (int i = 0; i < 3; i++)
+    if (dup2(stdio[i], i) < 0)
+      return process_fail(err, "descriptor %d", i);
+  return 0;
+}
+
+static int prepare(const struct cell *cell, const struct run *run, struct program *program, const int stdio[3],
+                   int *channel, struct imd_error *err)
+{
+  if (become_leader(cell, stdio, err) < 0)
+    return -1;
+  struct imd_plan_cursor cursor = {.plan = run->plan};
+  for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
+    err->step = step.index;
+    if (take_step(cell, run, &step, err) < 0)
+      return -1;
+  }
+  err->step = program->exec_step;
+  if (*channel != CHANNEL && dup3(*channel, CHANNEL, O_CLOEXEC) < 0)
+    return process_fail(err, "descriptors");
+  *channel = CHANNEL;
+  if (sys_close_range(CHANNEL + 1, ~0u) < 0)
+    return process_fail(err, "descriptors");
+  if (chdir(program->cwd) < 0)
+    return imd_fail(err, IMD_STAGE_CWD, errno, "%s", program->cwd);
+  const char *name = program->argv[0];
+  program->exists = strchr(name, '/') && faccessat(AT_FDCWD, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+  return 0;
+}
+
+/* As execvp, but for shells: a file that is no program and names no interpreter is an error. Returns an errno. */
+static int search_and_execute(const struct program *program)
+{
+  const char *name = program->argv[0];
+  if (strchr(name, '/')) {
+    execve(name, program->argv, program->envp);
+    return errno;
+  }
+  int found = ENOENT;
+  for (const char *at = program->path;; at++) {
+    const size_t size = strcspn(at, ":");
+    char path[PATH_MAX + NAME_MAX];
+    if (snprintf(path, sizeof path, "%.*s%s%s", (int)size, at, size > 0 ? "/" : "", name) < (int)sizeof path) {
+      execve(path, program->argv, program->envp);
+      if (errno == EACCES)
+        found = EACCES;
+      else if (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG && errno != ELOOP && errno != ESTALE)
+        return errno;
+    }
+    at += size;
+    if (*at == '\0')
+      return found;
+  }
+}
+
+/* By means that every filter lets pass. */
+_Noreturn static void give_up(int channel, const struct imd_error *err)
+{
+  (void)!write(channel, err, sizeof *err);
+  _exit(EXIT_FAILURE);
+}
+
+_Noreturn static void be_payload(const struct cell *cell, const struct run *run, struct program *program,
+                                 const int stdio[3], int channel)
+{
+  struct imd_error err = IMD_ERROR_INIT;
+  close(cell->leash);
+  if (prepare(cell, run, program, stdio, &channel, &err) < 0)
+    give_up(channel, &err);
+  char word = 'r';
+  if (write(channel, &word, 1) != 1 || read(channel, &word, 1) != 1)
+    _exit(EXIT_FAILURE);
+
+  err.step = program->filter_step;
+  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program->filter) < 0) {
+    process_fail(&err, "the system call filter");
+    give_up(channel, &err);
+  }
+  err.step = program->exec_step;
+  const int error = search_and_execute(program);
+  imd_fail(&err, IMD_STAGE_EXEC, error, error == ENOENT && program->exists ? "%s: its interpreter" : "%s",
+           program->argv[0]);
+  give_up(channel, &err);
+}
+
+/* --- in the warden ----------------------------------------------------------------------------------------------- */
+
+/* Pipes, regular files, stream sockets and the null device: nothing through which there is a way to anything else. */
+static int check_stdio(int fd, int number, const struct run *run, struct imd_error *err)
+{
+  struct stat st;
+  int type = 0;
+  socklen_t size = sizeof type;
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fstat(fd, &st) < 0)
+    return process_fail(err, "descriptor %d", number);
+  const bool null = S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
+  const bool stream = S_ISSOCK(st.st_mode) && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+                      type == SOCK_STREAM;
+  if ((flags & O_PATH) || !(S_ISFIFO(st.st_mode) || S_ISREG(st.st_mode) || null || stream))
+    return imd_fail(err, IMD_STAGE_PROCESS, 0, "descriptor %d is no pipe, regular file or stream socket", number);
+  if (!S_ISFIFO(st.st_mode) || st.st_uid != 0)
+    return 0;
+  /* The broker's own pipe (never a FIFO with a name): /dev/stdout and its like are opened anew by some programs. */
+  struct statfs file_system;
+  if (fstatfs(fd, &file_system) == 0 && file_system.f_type == PIPEFS_MAGIC && fchown(fd, run->uid, run->gid) < 0)
+    return process_fail(err, "descriptor %d", number);
+  return 0;
+}
+
+static int wait_until_ready(const struct payload *payload, const struct run *run, int timeout_ms,
+                            struct imd_error *err)
+{
+  const uint64_t deadline = imd_now_ns() + (uint64_t)timeout_ms * 1000000u;
+  struct pollfd events[] = {{.fd = payload->channel, .events = POLLIN}, {.fd = run->launcher, .events = POLLIN}};
+  for (;;) {
+    const uint64_t now = imd_now_ns();
+    const int left = deadline > now ? (int)((deadline - now + 999999) / 1000000) : 0;
+    const int ready = poll(events, 2, left);
+    if (ready < 0 && errno == EINTR)
+      continue;
+    if (ready < 0)
+      return process_fail(err, "waiting for the payload");
+    if (events[0].revents)
+      break;
+    if (events[1].revents)
+      return imd_fail(err, IMD_STAGE_KILLED, 0, "killed while the payload was being prepared");
+    if (left == 0)
+      return imd_fail(err, IMD_STAGE_DEADLINE, ETIMEDOUT, "the working directory did not answer");
+  }
+  struct imd_error said;
+  const ssize_t got = recv(payload->channel, &said, sizeof said, 0);
+  if (got == 1)
+    return 0;
+  if (got != (ssize_t)sizeof said)
+    return imd_fail(err, IMD_STAGE_PROCESS, 0, "the payload's process died while it was being prepared");
+  *err = said;
+  return -1;
+}
+
+int payload_start(struct payload *payload, const struct cell *cell, const struct cgroup *cgroup,
+                  const struct run *run, const int stdio[3], struct imd_error *err)
+{
+  for (int i = 0; i < 3; i++)
+    if (check_stdio(stdio[i], i, run, err) < 0)
+      return -1;
+  struct program program;
+  if (lay_out(&program, run, err) < 0)
+    return -1;
+  cleanup_free char **words = program.argv;
+
+  int pair[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+    return process_fail(err, "a socket");
+  payload->channel = pair[0];
+  cleanup_fd int theirs = pair[1];
+  struct clone_args args = {
+      .flags = CLONE_PIDFD | (cgroup->dir >= 0 ? CLONE_INTO_CGROUP : 0),
+      .pidfd = (uintptr_t)&payload->pidfd,
+      .cgroup = cgroup->dir >= 0 ? (uint64_t)cgroup->dir : 0,
+      .exit_signal = SIGCHLD,
+  };
+  payload->pid = sys_clone3(&args);
+  if (payload->pid == 0)
+    be_payload(cell, run, &program, stdio, theirs);
+  if (payload->pid < 0)
+    return process_fail(err, "the payload's process");
+  imd_close(&theirs);
+  return wait_until_ready(payload, run, cell->config->open_timeout_ms, err);
+}
+
+int payload_go(const struct payload *payload, struct imd_error *err)
+{
+  return send(payload->channel, "g", 1, MSG_NOSIGNAL) == 1 ? 0 : process_fail(err, "the payload's process");
+}
+
+int payload_result(struct payload *payload, struct imd_error *err)
+{
+  struct imd_error said;
+  const ssize_t got = recv(payload->channel, &said, sizeof said, MSG_DONTWAIT);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR))
+    return 0;
+  imd_close(&payload->channel);
+  if (got != (ssize_t)sizeof said)
+    return 0;
+  *err = said;
+  return -1;
+}

@@ -1,0 +1,219 @@
+#define _GNU_SOURCE
+#include "supervise.h"
+#include "message.h"
+#include "util.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+/* The least time between two looks at the cpu time. */
+#define CPU_STEP_NS 5000000u
+
+struct watch {
+  const struct cell *cell;
+  const struct cgroup *cgroup;
+  struct run *run;
+  struct payload *payload;
+  uint64_t start, end;             /* exec, and the death of the main process */
+  uint64_t wall_deadline;          /* 0: none */
+  uint64_t cpu_look;               /* when to look at the cpu time next; 0: never */
+  uint32_t processors;
+  uint32_t cause;                  /* 0: nothing happened yet */
+  bool orphaned, failed;
+};
+
+static void pass_sentence(struct watch *watch, uint32_t cause)
+{
+  if (watch->cause != 0)
+    return;
+  watch->cause = cause;
+  cgroup_kill(watch->cgroup);
+  cell_kill(watch->cell);
+}
+
+/* The earliest moment at which the rest of the budget can be spent, all processors busy. */
+static void look_at_cpu(struct watch *watch, uint64_t now)
+{
+  const uint64_t used = cgroup_cpu_ns(watch->cgroup);
+  if (used >= watch->run->cpu_ns) {
+    pass_sentence(watch, IMD_CAUSE_CPU_TIME);
+    watch->cpu_look = 0;
+    return;
+  }
+  const uint64_t rest = (watch->run->cpu_ns - used) / watch->processors;
+  watch->cpu_look = now + (rest > CPU_STEP_NS ? rest : CPU_STEP_NS);
+}
+
+static void look_at_clock(struct watch *watch)
+{
+  const uint64_t now = imd_now_ns();
+  if (watch->wall_deadline != 0 && now >= watch->wall_deadline) {
+    watch->wall_deadline = 0;
+    pass_sentence(watch, IMD_CAUSE_TIMEOUT);
+  }
+  if (watch->cause == 0 && watch->cpu_look != 0 && now >= watch->cpu_look)
+    look_at_cpu(watch, now);
+}
+
+static void hear_launcher(struct watch *watch)
+{
+  _Alignas(8) char buffer[sizeof(struct imd_header) + sizeof(struct imd_kill)];
+  cleanup_fds struct imd_fds fds = {.count = 0};
+  const ssize_t got = imd_recv_packet(watch->run->launcher, buffer, sizeof buffer, &fds, MSG_DONTWAIT);
+  if (got < 0 && errno == EAGAIN)
+    return;
+  const struct imd_header *header = (const void *)buffer;
+  const struct imd_kill *kill = (const void *)(header + 1);
+  if (got == (ssize_t)sizeof buffer && header->type == IMD_KILL) {
+    pass_sentence(watch, kill->cause);
+    return;
+  }
+  watch->orphaned = true;
+  pass_sentence(watch, IMD_CAUSE_KILLED);
+}
+
+static void hear_payload(struct watch *watch, struct imd_error *err)
+{
+  if (payload_result(watch->payload, err) < 0) {
+    watch->failed = true;
+    return;
+  }
+  if (watch->payload->channel < 0)
+    watch->start = imd_now_ns();
+}
+
+/* -1 milliseconds: for good. Rounded up, so that nothing is looked at too early. */
+static const struct timespec *time_left(const struct watch *watch, struct timespec *left)
+{
+  uint64_t next = watch->wall_deadline;
+  if (watch->cause == 0 && watch->cpu_look != 0 && (next == 0 || watch->cpu_look < next))
+    next = watch->cpu_look;
+  if (next == 0)
+    return NULL;
+  const uint64_t now = imd_now_ns(), rest = next > now ? next - now : 0;
+  *left = (struct timespec){.tv_sec = (time_t)(rest / 1000000000u), .tv_nsec = (long)(rest % 1000000000u)};
+  return left;
+}
+
+static void watch_until_death(struct watch *watch, struct imd_error *err)
+{
+  while (!watch->end) {
+    struct pollfd events[] = {
+        {.fd = watch->payload->pidfd, .events = POLLIN},
+        {.fd = watch->payload->channel, .events = POLLIN},
+        {.fd = watch->orphaned ? -1 : watch->run->launcher, .events = POLLIN},
+        {.fd = watch->run->kill_on_pids && watch->cause == 0 ? watch->cgroup->pids_events : -1, .events = POLLPRI},
+    };
+    struct timespec left;
+    if (ppoll(events, sizeof events / sizeof events[0], time_left(watch, &left), NULL) < 0 && errno != EINTR)
+      pass_sentence(watch, IMD_CAUSE_KILLED);
+    if (events[1].revents)
+      hear_payload(watch, err);
+    if (events[0].revents) {
+      watch->end = imd_now_ns();
+      return;
+    }
+    if (events[3].revents && cgroup_pids_events(watch->cgroup) > 0)
+      pass_sentence(watch, IMD_CAUSE_PIDS);
+    if (events[2].revents)
+      hear_launcher(watch);
+    look_at_clock(watch);
+  }
+}
+
+/* Does anything but PID 1 live in the cell? Where no cgroup says so. */
+static bool has_processes(const struct cell *cell)
+{
+  const int fd = openat(cell->view.proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *listing = fd < 0 ? NULL : fdopendir(fd);
+  if (!listing) {
+    if (fd >= 0)
+      close(fd);
+    return true;
+  }
+  bool found = false;
+  for (const struct dirent *entry; !found && (entry = readdir(listing));)
+    found = entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && strcmp(entry->d_name, "1") != 0;
+  closedir(listing);
+  return found;
+}
+
+/* The status of the main process, which is dead. */
+static void reap(const struct watch *watch, struct imd_outcome *outcome)
+{
+  siginfo_t info;
+  struct rusage usage;
+  memset(&info, 0, sizeof info);
+  memset(&usage, 0, sizeof usage);
+  while (syscall(SYS_waitid, P_PIDFD, watch->payload->pidfd, &info, WEXITED, &usage) < 0 && errno == EINTR)
+    continue;
+  outcome->wait_code = info.si_code;
+  outcome->wait_status = info.si_status;
+  outcome->max_rss = (uint64_t)usage.ru_maxrss * 1024u;
+  /* Of it and those that it waited for; the cgroup's figures, where there is one, take their place. */
+  outcome->cpu_user_ns = (uint64_t)usage.ru_utime.tv_sec * 1000000000u + (uint64_t)usage.ru_utime.tv_usec * 1000u;
+  outcome->cpu_system_ns = (uint64_t)usage.ru_stime.tv_sec * 1000000000u + (uint64_t)usage.ru_stime.tv_usec * 1000u;
+}
+
+/* What ended the main process. The limit on processes was met before that, where it was met. */
+static uint32_t find_cause(const struct watch *watch, const struct imd_outcome *outcome)
+{
+  if (watch->cause != 0)
+    return watch->cause;
+  if (watch->run->kill_on_pids && cgroup_pids_events(watch->cgroup) > 0)
+    return IMD_CAUSE_PIDS;
+  if (outcome->wait_code == CLD_EXITED)
+    return IMD_CAUSE_EXITED;
+  return outcome->wait_status == SIGKILL && outcome->oom_kills > 0 ? IMD_CAUSE_OOM : IMD_CAUSE_SIGNALED;
+}
+
+void kill_cell(const struct cell *cell, const struct cgroup *cgroup, const struct payload *payload)
+{
+  cgroup_kill(cgroup);
+  cell_kill(cell);
+  /* PID 1 ends when nobody else is left, and our own child is left until we have waited for it. */
+  if (payload->pidfd >= 0)
+    while (waitid(P_PIDFD, (id_t)payload->pidfd, NULL, WEXITED) < 0 && errno == EINTR)
+      continue;
+  cell_wait(cell, -1);
+}
+
+int supervise(const struct cell *cell, const struct cgroup *cgroup, struct run *run, struct payload *payload,
+              struct imd_outcome *outcome, bool *orphaned, struct imd_error *err)
+{
+  struct watch watch = {.cell = cell, .cgroup = cgroup, .run = run, .payload = payload, .start = imd_now_ns()};
+  cpu_set_t processors;
+  watch.processors = sched_getaffinity(0, sizeof processors, &processors) == 0 ? (uint32_t)CPU_COUNT(&processors) : 1;
+  if (run->wall_ns != 0)
+    watch.wall_deadline = watch.start + run->wall_ns;
+  if (run->cpu_ns != 0 && cgroup->cpu_stat >= 0)
+    look_at_cpu(&watch, watch.start);
+
+  if (payload_go(payload, err) < 0)
+    watch.failed = true;           /* it died while it waited */
+  watch_until_death(&watch, err);
+
+  memset(outcome, 0, sizeof *outcome);
+  reap(&watch, outcome);
+  run->over = true;
+  if (!watch.failed)
+    outcome->stragglers = cgroup->dir >= 0 ? cgroup_populated(cgroup) : has_processes(cell);
+  if (outcome->stragglers || watch.cause != 0)
+    kill_cell(cell, cgroup, &(struct payload)PAYLOAD_NONE);
+  *orphaned = watch.orphaned;
+  if (watch.failed)
+    return -1;
+  cgroup_measure(cgroup, outcome);
+  outcome->cause = find_cause(&watch, outcome);
+  outcome->wall_ns = watch.end - watch.start;
+  return 0;
+}

@@ -1,0 +1,223 @@
+#define _GNU_SOURCE
+#include "warden.h"
+#include "cell.h"
+#include "cgroup.h"
+#include "collect.h"
+#include "message.h"
+#include "mounts.h"
+#include "payload.h"
+#include "peer.h"
+#include "plan.h"
+#include "run.h"
+#include "supervise.h"
+#include "util.h"
+
+#include <poll.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+
+struct warden {
+  struct cell cell;
+  struct cgroup cgroup;
+  struct payload payload;
+  struct run run;
+};
+
+/* A prepare as it came: what the run points into. */
+struct order {
+  void *packet, *plan_copy;
+  struct imd_fds fds;
+};
+
+static void order_free(struct order *order)
+{
+  imd_fds_close(&order->fds);
+  free(order->packet);
+  free(order->plan_copy);
+}
+
+_Noreturn static void end(struct warden *warden)
+{
+  kill_cell(&warden->cell, &warden->cgroup, &warden->payload);
+  cgroup_remove(&warden->cgroup);
+  _exit(EXIT_SUCCESS);
+}
+
+_Noreturn static void fail(struct warden *warden, const struct imd_error *err)
+{
+  const struct imd_failed failed = {.stage = err->stage, .step = err->step, .error = err->error};
+  const struct iovec body[] = {
+      {(void *)(uintptr_t)&failed, sizeof failed},
+      {(void *)(uintptr_t)err->text, strnlen(err->text, sizeof err->text)},
+  };
+  /* The protocol's word: by then everything is torn down. */
+  kill_cell(&warden->cell, &warden->cgroup, &warden->payload);
+  warden->payload = (struct payload)PAYLOAD_NONE;
+  cgroup_remove(&warden->cgroup);
+  imd_send_packet(warden->run.launcher, IMD_FAILED, warden->run.id, body, 2, NULL, 0, 0);
+  _exit(EXIT_SUCCESS);
+}
+
+/* The plan's words that more than one part needs. */
+static void read_plan(struct run *run, uint32_t slot_base)
+{
+  struct imd_plan_cursor cursor = {.plan = run->plan};
+  for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
+    if (step.op == IMD_OP_DEADLINES) {
+      run->wall_ns = step.numbers[0];
+      run->cpu_ns = step.numbers[1];
+      run->kill_on_pids = step.numbers[2] != 0;
+    } else if (step.op == IMD_OP_IDENTITY) {
+      run->inner_uid = (uint32_t)step.numbers[0];
+      run->inner_gid = (uint32_t)step.numbers[1];
+      run->uid = slot_base + run->inner_uid;
+      run->gid = slot_base + run->inner_gid;
+    }
+  }
+}
+
+/* A plan in a memfd, which its sender could not change any more, as a copy of ours. */
+static int read_memfd(struct order *order, int memfd, size_t length, struct imd_error *err)
+{
+  struct stat st;
+  if (fstat(memfd, &st) < 0 || st.st_size != (off_t)length)
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "the plan is not of the length that was said");
+  order->plan_copy = malloc(length);
+  if (!order->plan_copy)
+    return imd_fail(err, IMD_STAGE_PLAN, ENOMEM, "the plan");
+  for (size_t done = 0; done < length;) {
+    const ssize_t got = pread(memfd, (char *)order->plan_copy + done, length - done, (off_t)done);
+    if (got < 0 && errno == EINTR)
+      continue;
+    if (got <= 0)
+      return imd_fail(err, IMD_STAGE_PLAN, got < 0 ? errno : EIO, "the plan");
+    done += (size_t)got;
+  }
+  return 0;
+}
+
+/* `stdio`: where 0, 1 and 2 of the payload are among the order's descriptors. */
+static int read_order(struct warden *warden, struct order *order, size_t size, const int **stdio,
+                      struct imd_error *err)
+{
+  const struct imd_header *header = order->packet;
+  const struct imd_w_prepare *prepare = (const void *)(header + 1);
+  warden->run.id = header->id;
+  if (header->type != IMD_W_PREPARE || size < sizeof *header + sizeof *prepare || prepare->ngroups > IMD_MAX_GROUPS ||
+      prepare->plan_length > IMD_MAX_PLAN)
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "no order that a warden knows");
+  const bool in_memfd = prepare->flags & IMD_PLAN_IN_MEMFD;
+  const size_t offset = imd_w_plan_offset(prepare->ngroups);
+  if (size != offset + (in_memfd ? 0 : prepare->plan_length))
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "the order is not of the length that it says");
+  if (order->fds.count != 3u + in_memfd)
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "%u descriptors came with the order", order->fds.count);
+  if (in_memfd && read_memfd(order, order->fds.fd[0], prepare->plan_length, err) < 0)
+    return -1;
+  *stdio = order->fds.fd + in_memfd;
+
+  struct run *run = &warden->run;
+  run->peer = (struct peer){prepare->uid, prepare->gid, prepare->ngroups, (const gid_t *)(prepare + 1)};
+  run->plan = in_memfd ? order->plan_copy : (const char *)order->packet + offset;
+  if (imd_plan_check(run->plan, prepare->plan_length, err) < 0)
+    return -1;
+  read_plan(run, warden->cell.config->slot_base);
+  return 0;
+}
+
+static int make_cgroup(struct warden *warden, struct imd_error *err)
+{
+  struct imd_plan_cursor cursor = {.plan = warden->run.plan};
+  for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
+    if (step.op != IMD_OP_CGROUP)
+      continue;
+    err->step = step.index;
+    if (cgroup_make(&warden->cgroup, warden->cell.config, &step, err) < 0)
+      return -1;
+  }
+  err->step = UINT32_MAX;
+  return 0;
+}
+
+static int prepare(struct warden *warden, const int stdio[3], struct imd_error *err)
+{
+  cleanup_sources struct sources sources = {NULL, 0};
+  if (make_cgroup(warden, err) < 0 || peer_open_sources(&warden->cell, &warden->run, &sources, err) < 0 ||
+      mounts_apply(&warden->cell, &warden->run, &sources, err) < 0)
+    return -1;
+  return payload_start(&warden->payload, &warden->cell, &warden->cgroup, &warden->run, stdio, err);
+}
+
+/* Blocks. 0: the launcher is gone, and so is its cell. */
+static size_t wait_for_order(struct warden *warden, struct order *order)
+{
+  order->packet = malloc(IMD_W_MAX_PACKET);
+  const ssize_t got =
+      order->packet ? imd_recv_packet(warden->run.launcher, order->packet, IMD_W_MAX_PACKET, &order->fds, 0) : -1;
+  return got > 0 ? (size_t)got : 0;
+}
+
+/* GO: 0. A kill: -1. The launcher gone, or something else: the end. */
+static int wait_for_go(struct warden *warden, struct imd_error *err)
+{
+  _Alignas(8) char buffer[sizeof(struct imd_header) + sizeof(struct imd_kill)];
+  cleanup_fds struct imd_fds fds = {.count = 0};
+  if (imd_recv_packet(warden->run.launcher, buffer, sizeof buffer, &fds, 0) <= 0)
+    end(warden);
+  const struct imd_header *header = (const void *)buffer;
+  if (header->type == IMD_GO)
+    return 0;
+  return imd_fail(err, IMD_STAGE_KILLED, 0, "killed before it ran");
+}
+
+static void report(struct warden *warden, struct imd_outcome *outcome)
+{
+  struct findings findings = {.which = 0};
+  struct imd_error err = IMD_ERROR_INIT;
+  if (collect_files(&warden->cell, &warden->run, &findings, &err) < 0)
+    imd_log("nothing collected: %s", err.text);
+  outcome->collected = findings.which;
+  const struct iovec body = {outcome, sizeof *outcome};
+  imd_send_packet(warden->run.launcher, IMD_EXITED, warden->run.id, &body, 1, findings.fds.fd, findings.fds.count, 0);
+  imd_fds_close(&findings.fds);
+}
+
+static void serve(struct warden *warden)
+{
+  __attribute__((cleanup(order_free))) struct order order = {.packet = NULL};
+  struct imd_error err = IMD_ERROR_INIT;
+  const int *stdio = NULL;
+  const size_t size = wait_for_order(warden, &order);
+  if (size == 0)
+    return;
+  if (read_order(warden, &order, size, &stdio, &err) < 0 || prepare(warden, stdio, &err) < 0)
+    fail(warden, &err);
+  /* Ours must not keep the payload's pipes open. */
+  imd_fds_close(&order.fds);
+  if (imd_send_message(warden->run.launcher, IMD_PREPARED, warden->run.id, NULL, 0, 0) < 0)
+    return;
+  if (wait_for_go(warden, &err) < 0)
+    fail(warden, &err);
+
+  struct imd_outcome outcome;
+  bool orphaned = false;
+  const int result =
+      supervise(&warden->cell, &warden->cgroup, &warden->run, &warden->payload, &outcome, &orphaned, &err);
+  warden->payload = (struct payload)PAYLOAD_NONE;
+  if (result < 0)
+    fail(warden, &err);
+  if (!orphaned)
+    report(warden, &outcome);
+}
+
+_Noreturn void warden_main(const struct warden_config *config, int launcher_fd)
+{
+  struct warden warden = {.cgroup = CGROUP_NONE, .payload = PAYLOAD_NONE, .run = {.launcher = launcher_fd}};
+  struct imd_error err = IMD_ERROR_INIT;
+  if (cell_make(&warden.cell, config, &err) < 0)
+    fail(&warden, &err);
+  if (imd_send_message(launcher_fd, IMD_W_PARKED, config->cell, NULL, 0, 0) == 0)
+    serve(&warden);
+  end(&warden);
+}
