@@ -183,16 +183,14 @@ class Channel:
         if self.closed:
             return False
         if self._frame_since is not None and now - self._frame_since > limits.frame_deadline_s:
-            self._break(
-                Refused(
-                    "slow_frame",
-                    f"a frame took longer than {limits.frame_deadline_s:g} s to arrive",
-                    "send a frame's bytes in one go",
-                )
-            )
-        if (self._out and now - self._progress > limits.stuck_deadline_s) or (not self._reading and self._hung_up()):
+            took = f"a frame took longer than {limits.frame_deadline_s:g} s to arrive"
+            self._break(Refused("slow_frame", took, "send a frame's bytes in one go"))
+            return self._watched
+        stuck = bool(self._out) and now - self._progress > limits.stuck_deadline_s
+        if stuck or (not self._reading and self._hung_up()):
             self.close()
-        self._watched = not self.closed and (self._frame_since is not None or bool(self._out) or not self._reading)
+            return False
+        self._watched = self._frame_since is not None or bool(self._out) or not self._reading
         return self._watched
 
     # -- reading

@@ -21,12 +21,9 @@ from immured.service.registry import Registry
 from immured.service.state import State
 from immured.service.streams import Feeds
 
-__all__ = ["DAEMON", "LauncherPort", "Service", "log", "now_ms"]
+__all__ = ["LauncherPort", "Service", "log", "now_ms"]
 
 log = logging.getLogger("immured")
-
-DAEMON: Mapping[str, object] = {"daemon": True}
-"""`actor` of the entries that the daemon writes of its own accord."""
 
 
 def now_ms() -> int:
@@ -73,3 +70,8 @@ class Service:
     clock: Callable[[], int] = now_ms
     started_ms: int = field(default_factory=now_ms)
     stopping: bool = False
+
+    @property
+    def actor(self) -> Mapping[str, object]:
+        """`actor` of the entries that the daemon writes of its own accord."""
+        return {"daemon": self.state.key.id}

@@ -23,9 +23,8 @@ from immured.isolation.filesystem import Grants
 from immured.isolation.launcher import Connection, Launcher
 from immured.ledger import Ledger, entry_types
 from immured.service import harden
-from immured.service.channel import Channel
 from immured.service.commands import load_commands
-from immured.service.context import DAEMON, Service, log, now_ms
+from immured.service.context import Service, log, now_ms
 from immured.service.dispatch import Dispatcher
 from immured.service.limits import Limits
 from immured.service.locks import SLOTS_PER_BLOCK, lock_slots, lock_state, wait_for_launcher
@@ -34,7 +33,6 @@ from immured.service.recovery import Recovery
 from immured.service.registry import Registry
 from immured.service.server import Server
 from immured.service.state import State, load_state, publish_key, save_keyring
-from immured.wire.messages import Data
 
 __all__ = ["Options", "serve"]
 
@@ -81,6 +79,7 @@ class _Daemon:
         self._state = state
         self._held = held
         self._descriptors = descriptors
+        self._actor = {"daemon": state.key.id}
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -109,7 +108,7 @@ class _Daemon:
                 save_keyring(state.paths, recovery.keyring)
             for lost in recovery.lost:
                 data = {"sandbox": lost.sandbox, "intent": lost.intent, "reason": "the daemon ended before the run did"}
-                ledger.entry(entry_types.RUN_LOST, DAEMON, data, closing=True)
+                ledger.entry(entry_types.RUN_LOST, self._actor, data, closing=True)
             self._socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             publish_key(state.paths, self._socket)
             base, count = self._slots()
@@ -147,7 +146,7 @@ class _Daemon:
             "host": launcher.facts.to_map(),
         }
         try:
-            await ledger.entry(entry_types.DAEMON_STARTED, DAEMON, boot).durable()
+            await ledger.entry(entry_types.DAEMON_STARTED, self._actor, boot).durable()
         except Refused as error:
             # Served all the same: every run is refused with the remedy named, and what reads can be asked.
             log.error("%s: %s", error.code, error.message)
@@ -169,7 +168,7 @@ class _Daemon:
             audiences=frozenset({state.key.id, *config.audiences}),
             grants=Grants(tuple(map(os.fsencode, config.read)), tuple(map(os.fsencode, config.write))),
         )
-        self._dispatcher = Dispatcher(service, load_commands(), self._feed, in_flight=config.requests_per_connection)
+        self._dispatcher = Dispatcher(service, load_commands(), in_flight=config.requests_per_connection)
         self._server = Server(
             key=state.key,
             boot=service.boot,
@@ -193,7 +192,7 @@ class _Daemon:
         await self._stop.wait()
         if self._lost is not None:
             await self._after_launcher()
-            return 1
+            return self._status()
         assert self._launcher is not None  # noqa: S101 - `start` set it
         notify("STOPPING=1")
         service = self._service
@@ -209,7 +208,10 @@ class _Daemon:
             run.kill()
         if not await service.registry.wait_idle(_KILLED_WAIT_S):
             log.error("%d sandboxes did not end in time; the next start records them as lost", len(service.registry))
-        return 1 if self._lost is not None else 0
+        return self._status()
+
+    def _status(self) -> int:
+        return 0 if self._lost is None else 1
 
     async def end(self) -> None:
         """Close everything that is open, in order: the last words to the ledger after the last outcome."""
@@ -229,7 +231,7 @@ class _Daemon:
             await launcher.close()
         if ledger is not None:
             with contextlib.suppress(Refused):
-                await ledger.entry(entry_types.DAEMON_STOPPED, DAEMON, self._last_words(), closing=True).durable()
+                await ledger.entry(entry_types.DAEMON_STOPPED, self._actor, self._last_words(), closing=True).durable()
             ledger.close()
 
     def _last_words(self) -> dict[str, object]:
@@ -279,16 +281,11 @@ class _Daemon:
             connections=max(64, min(8192, self._descriptors - kept)),
         )
 
-    def _feed(self, channel: Channel, data: Data) -> None:
-        """A client's data frame: the stdin of the run that it names, or nobody's."""
-        if data.stream == "stdin" and (fed := self._service.feeds.get((channel, data.re))) is not None:
-            fed.feed(data.data)
-
     def _tell_misbehaviour(self) -> None:
         self._service.denials.renew()
         for data in self._service.misbehaviour.take():
             with contextlib.suppress(Refused):
-                self._service.ledger.entry(entry_types.PEER_MISBEHAVED, DAEMON, data)
+                self._service.ledger.entry(entry_types.PEER_MISBEHAVED, self._actor, data)
 
     def _every(self, seconds: float, call: Callable[[], None]) -> None:
         def again() -> None:

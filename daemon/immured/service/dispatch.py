@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 from immured.errors import ImmuredError, Refused
@@ -45,19 +45,17 @@ _INTERNAL: Final = "the daemon made a mistake; its log has the details"
 
 
 class Dispatcher:
-    """Takes whole frames. `commands` is by name; `feed` takes a client's data frames (a run's stdin)."""
+    """Takes whole frames. `commands` is by name; `in_flight` bounds the requests of one connection."""
 
     def __init__(
         self,
         service: Service,
         commands: Mapping[str, CommandSpec],
-        feed: Callable[[Channel, Data], None],
         *,
         in_flight: int,
     ) -> None:
         self._service = service
         self._commands = commands
-        self._feed = feed
         self._in_flight = in_flight
         self._tasks: set[asyncio.Task[None]] = set()
         self._keys = [service.state.key]
@@ -86,6 +84,11 @@ class Dispatcher:
         """Wait for every command that is on its way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _feed(self, channel: Channel, data: Data) -> None:
+        """A client's data frame: the stdin of the run that it names, or nobody's."""
+        if data.stream == "stdin" and (fed := self._service.feeds.get((channel, data.re))) is not None:
+            fed.feed(data.data)
 
     # -- a command's way in
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import immured
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", metavar="DIR", type=Path, default="/var/lib/immured", help="default: %(default)s")
     parser.add_argument("--socket", metavar="PATH", type=Path, help="where to listen (default: DIR/immured.sock)")
     parser.add_argument("--cgroup", metavar="PATH", type=Path, help="the cgroup v2 directory to make cgroups in")
+    parser.add_argument(
+        "--ready-fd", metavar="N", type=int, help="write a line to this descriptor when ready, and close it"
+    )
     parser.add_argument("--version", action="version", version=f"immured {immured.__version__}")
     given = parser.parse_args(arguments)
     logging.basicConfig(format="immured: %(message)s", level=logging.INFO, stream=sys.stderr)
@@ -30,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from immured.service.daemon import Options, serve
 
         options = Options(given.state.absolute(), given.socket and given.socket.absolute(), given.cgroup)
-        return asyncio.run(serve(options, _say))
+        return asyncio.run(serve(options, _telling(given.ready_fd)))
     except ImmuredError as error:
         sys.stderr.write(f"immured: {error.code}: {error.message}\n")
         if error.remedy:
@@ -41,9 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+def _telling(ready_fd: int | None) -> Callable[[str], None]:
+    """What is called with the line that says that all is ready."""
+    if ready_fd is not None:
+        os.set_inheritable(ready_fd, False)
+
+    def tell(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+        if ready_fd is not None:
+            os.write(ready_fd, b"READY\n")
+            os.close(ready_fd)
+
+    return tell
 
 
 if __name__ == "__main__":

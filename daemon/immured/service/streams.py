@@ -39,7 +39,7 @@ class Streams:
         self._feed_key = (channel, re)
         self._theirs: list[int] = []  # ours to close; those passed are the request's
         self._outputs: dict[int, Output] = {}
-        self._input: Input | None = None
+        self._inputs: list[Input] = []  # one or none
         ends: list[int] = []
         try:
             ends.append(self._open_stdin(channel, stdin, fed=fed))
@@ -49,12 +49,12 @@ class Streams:
             self.close()
             raise
         self.payload_ends = tuple(ends)
-        if self._input is not None:
+        for source in self._inputs:
             if fed:
-                feeds[self._feed_key] = self._input
+                feeds[self._feed_key] = source
             elif stdin:
-                self._input.feed(stdin)
-                self._input.feed(b"")
+                source.feed(stdin)
+                source.feed(b"")
 
     def close_payload_ends(self) -> None:
         """The launcher has them now: with ours open no pipe would ever end."""
@@ -73,8 +73,8 @@ class Streams:
     def records(self) -> dict[str, StreamRecord]:
         """What the signed reply says of each stream that there was."""
         found = {_NAMES[place]: StreamRecord(passed=True) for place in self._passed}
-        if self._input is not None:
-            found["stdin"] = self._input.record()
+        for source in self._inputs:
+            found["stdin"] = source.record()
         found |= {_NAMES[place]: output.record() for place, output in self._outputs.items()}
         return found
 
@@ -92,9 +92,9 @@ class Streams:
             output.close()
 
     def _close_input(self) -> None:
-        if self._input is not None:
+        for source in self._inputs:
             self._feeds.pop(self._feed_key, None)
-            self._input.close()
+            source.close()
 
     def _open_stdin(self, channel: Channel, stdin: bytes | None, *, fed: bool) -> int:
         if 0 in self._passed:
@@ -106,7 +106,7 @@ class Streams:
             return null
         theirs, ours = make_pipe()
         self._theirs.append(theirs)
-        self._input = Input(ours, channel)
+        self._inputs.append(Input(ours, channel))
         return theirs
 
     def _open_output(self, place: int, bound: OutputBound, re: bytes, channel: Channel | None) -> int:

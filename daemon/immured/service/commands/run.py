@@ -25,7 +25,7 @@ from immured.ledger import entry_types
 from immured.service.arguments import RunArguments, parse_run
 from immured.service.collect import Collected, collect
 from immured.service.commands import CommandSpec
-from immured.service.context import DAEMON, Service
+from immured.service.context import Service
 from immured.service.descriptors import check_descriptors
 from immured.service.planning import plan_run
 from immured.service.registry import LiveRun, RunState
@@ -120,7 +120,10 @@ async def _carry_out(
     result = _result(live, compiled, fields, streams, collected)
     try:
         pending = service.ledger.entry(
-            entry_types.RUN_FINISHED, DAEMON, _outcome_data(result, durable.seq, collected), outcome_of=durable.seq
+            entry_types.RUN_FINISHED,
+            service.actor,
+            _outcome_data(result, durable.seq, collected),
+            outcome_of=durable.seq,
         )
         finished = await pending.durable()
     except Refused as error:
@@ -159,7 +162,7 @@ async def _lost(service: Service, request: Request, live: LiveRun, error: Launch
     seq = request.claim.intent.seq
     data = {"sandbox": live.sandbox, "intent": seq, "reason": error.message}
     with contextlib.suppress(Refused):
-        durable = await service.ledger.entry(entry_types.RUN_LOST, DAEMON, data, outcome_of=seq).durable()
+        durable = await service.ledger.entry(entry_types.RUN_LOST, service.actor, data, outcome_of=seq).durable()
         request.claim.outcome = Receipt(durable.seq, durable.leaf)
 
 
