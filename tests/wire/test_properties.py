@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import tracemalloc
 
 import msgpack
@@ -145,24 +146,27 @@ def test_frames_come_out_as_they_went_in_however_the_bytes_arrive(bodies: list[b
     assert reader.at_boundary
 
 
+@given(st.lists(st.binary(min_size=1, max_size=50), max_size=6), st.data())
+def test_no_read_is_asked_to_cross_a_header_s_or_a_body_s_end(bodies: list[bytes], data: st.DataObject) -> None:
+    ends = list(itertools.accumulate(length for body in bodies for length in (HEADER, len(body))))
+    stream, reader, position = b"".join(map(encode_frame, bodies)), FrameReader(), 0
+    while position < len(stream):
+        wanted = reader.wanted()
+        assert position + wanted <= next(end for end in ends if end > position)
+        take = data.draw(st.integers(1, wanted))
+        reader.feed(stream[position : position + take])
+        position += take
+
+
 @given(st.binary(max_size=100))
-def test_the_frame_reader_never_wants_more_than_the_frame_that_it_reads(stream: bytes) -> None:
-    reader, due = FrameReader(), HEADER
+def test_any_stream_is_frames_or_one_typed_error(stream: bytes) -> None:
+    reader = FrameReader()
     with contextlib.suppress(Refused):
         while stream:
             wanted = reader.wanted()
-            assert 0 < wanted <= due
-            taken = stream[:wanted]
+            assert 0 < wanted <= MAX_FRAME
+            reader.feed(stream[:wanted])
             stream = stream[wanted:]
-            frame = reader.feed(taken)
-            due -= len(taken)
-            if due == 0:
-                due = HEADER if frame is not None else int.from_bytes(taken[-HEADER:].rjust(HEADER, b"\0"), "big")
-                due = min(due, MAX_FRAME)
-                if frame is None and reader.at_boundary:
-                    raise AssertionError("a frame was lost")
-                if frame is None:
-                    due = max(due, reader.wanted())
 
 
 @given(
@@ -173,11 +177,10 @@ def test_the_frame_reader_never_wants_more_than_the_frame_that_it_reads(stream: 
 def test_an_envelope_is_read_back_or_breaks_a_stated_bound(
     kind: str, payload: bytes, signatures: list[tuple[str, bytes]]
 ) -> None:
+    ids = [keyid for keyid, _ in signatures]
     try:
         envelope = decode_envelope(encode_envelope(kind, payload, signatures))
-    except Refused as refused:
-        ids = [keyid for keyid, _ in signatures]
-        assert refused.code in ("bad_envelope", "bad_msgpack")
+    except Refused:
         assert len(ids) > MAX_SIGNATURES or len(set(ids)) < len(ids)
     else:
         assert envelope.signatures == tuple(signatures)

@@ -21,9 +21,8 @@ MAX_SIGNATURES: Final = 8
 MAX_TYPE: Final = 128
 MAX_KEY_ID: Final = 128
 
-# The outermost array and its 4 values, 8 signatures of an array and 2 values: a stranger's frame of many values is
-# refused by its first header, before any key is asked for.
-_MAX_ITEMS: Final = 1 + 4 + 3 * MAX_SIGNATURES
+# An envelope of eight signatures holds 29 values. What is far beyond that is refused by its first header, unread.
+_MAX_ITEMS: Final = 128
 _SHAPE: Final = "[1, type, payload, [[keyid, signature], ...]]"
 
 

@@ -51,7 +51,7 @@ def receive_some(sock: socket.socket, reader: FrameReader) -> Frame | None:
 
 def send_some(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = (), *, wait: bool = True) -> int:
     """One send of a frame's bytes; `fds` only with its first byte. How many bytes went; BlockingIOError when none can,
-    on a non-blocking socket or without `wait`.
+    on a non-blocking socket or without `wait` (a socket with a timeout waits all the same).
 
     MSG_NOSIGNAL: a peer that went away is an error here, not a signal.
     """
