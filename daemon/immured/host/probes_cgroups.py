@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from immured.host import syscalls
+from immured.host.cgroup import parse_mount
 from immured.host.check import Check, Status, errno_name
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Mounts", "mounts", "probe"]
 
@@ -40,18 +44,12 @@ class Mounts:
 
 def mounts(mountinfo: str) -> Mounts:
     """Read `/proc/self/mountinfo`. A controller is v1's when a v1 hierarchy names it in its super options."""
-    unified: Path | None = None
     held: set[str] = set()
     for line in mountinfo.splitlines():
-        before, separator, after = line.partition(" - ")
-        fields, kind = before.split(), after.split()
-        if not separator or len(fields) < 5 or len(kind) < 3:
-            continue
-        if kind[0] == "cgroup2" and unified is None:
-            unified = Path(fields[4].encode().decode("unicode_escape"))
-        elif kind[0] == "cgroup":
-            held.update(option for option in kind[2].split(",") if option in WEAKER or option == "blkio")
-    return Mounts(unified, frozenset("io" if name == "blkio" else name for name in held))
+        kind = line.partition(" - ")[2].split()
+        if len(kind) >= 3 and kind[0] == "cgroup":
+            held.update("io" if option == "blkio" else option for option in kind[2].split(","))
+    return Mounts(parse_mount(mountinfo), frozenset(held & WEAKER.keys()))
 
 
 def probe(proc: Path = Path("/proc")) -> Iterator[Check]:

@@ -7,17 +7,20 @@ import importlib
 import importlib.util
 import os
 import pwd
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from immured.host.check import Check, Status
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["Claim", "overlapping", "probe"]
 
 SLOT_BASE = 0x70000000
 SLOT_SIZE = 65536
-SLOT_COUNT = 4095
+SLOT_COUNT = 8 * 511  # eight blocks, so that as many daemons can run side by side
 PIDS_WANTED = 1 << 16
 THREADS_WANTED = 1 << 16
 LAUNCHER = "immured-launcher"
@@ -69,7 +72,7 @@ def overlapping(claims: Iterable[Claim], first: int, end: int) -> list[Claim]:
 
 
 def ids(claims: Iterable[Claim]) -> Check:
-    """Each run has 65,536 host ids that are nobody else's, from one block."""
+    """Each run has 65,536 host ids that are nobody else's, from the blocks of its daemon."""
     end = SLOT_BASE + SLOT_COUNT * SLOT_SIZE
     said = f"{SLOT_BASE} to {end - 1}: {SLOT_COUNT} ranges of {SLOT_SIZE}"
     facts: dict[str, object] = {"first": SLOT_BASE, "end": end, "ranges": SLOT_COUNT}
