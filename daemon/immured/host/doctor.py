@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from immured.host import probes_cgroups, probes_kernel, probes_resources, probes_storage
 from immured.host.check import Check, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["Report", "examine"]
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from immured.host import syscalls
 from immured.host.check import Check, Status, errno_name, in_child
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["FLOOR", "probe"]
 

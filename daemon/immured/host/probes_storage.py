@@ -7,11 +7,14 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from immured.host import syscalls
 from immured.host.check import Check, Status, errno_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["existing", "file_system", "probe"]
 
@@ -24,7 +27,7 @@ VOLATILE = frozenset({"tmpfs", "ramfs"})
 
 
 def probe(state: Path, proc: Path = Path("/proc")) -> Iterator[Check]:
-    """Every finding about storage, for the state directory `state` (its nearest existing parent) and for temporary files."""
+    """Every finding about storage, for the state directory (or its nearest existing parent) and for temporary files."""
     place = existing(state)
     mountinfo = (proc / "self/mountinfo").read_text()
     yield ledger_disk(place, file_system(place, mountinfo))
