@@ -23,7 +23,7 @@ SOURCES = HERE / "launcher"
 
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wpointer-arith", "-Wvla", "-Wformat-security"]
 DIALECT = ["-std=gnu11", "-D_GNU_SOURCE=", "-fno-common", "-fno-strict-aliasing"]
-HARDENING = ["-O2", "-g", "-fstack-protector-strong", "-fPIE"]
+HARDENING = ["-O2", "-fstack-protector-strong", "-fPIE"]
 SANITIZERS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover", "-fPIE"]
 LINKING = ["-pie", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]
 # Taken where compiler and machine know them; the first of each row that works.
