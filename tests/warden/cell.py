@@ -1,0 +1,290 @@
+"""A warden of its own, ordered about as the launcher would: a plan, a peer, three descriptors."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from immured.isolation import abi, messages
+from immured.isolation.abi import BindFlag, Cause, Controller, Message, Op
+from immured.isolation.messages import Exited, Failed
+from immured.isolation.plan import Plan, Step
+
+__all__ = ["ALLOW_ALL", "SLOT_BASE", "Cell", "Peer", "Run", "Wish"]
+
+PREPARE: Final = 128
+PARKED: Final = 160
+SLOT_BASE: Final = 0x7F000000  # far from the ranges that daemons on this machine use
+PATIENCE_S: Final = 60.0
+ALLOW_ALL: Final = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
+"""A filter that lets everything pass: the walls under test stand without one."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who the launcher says is calling."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A plan in a test's words. `mounts` are BIND to FILE, in order."""
+
+    argv: Sequence[str | bytes]
+    cwd: str = "/tmp"
+    env: Sequence[str] = ("PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp")
+    wall_s: float = 30.0
+    cpu_s: float = 0.0
+    kill_on_pids: bool = False
+    memory: int = 0
+    pids: int = 0
+    quota_us: int = 0
+    io_bps: int = 0
+    tenant: str = "tests"
+    sandbox: str = ""
+    collect: Sequence[str] = ()
+    rootfs: str = ""
+    mounts: Sequence[Step] = ()
+    loopback: bool = False
+    rlimits: Sequence[tuple[int, int, int]] = ()
+    cpus: int = 0
+    umask: int = 0o022
+    program: bytes = ALLOW_ALL
+
+    def plan(self) -> Plan:
+        name = self.sandbox or f"run-{os.getpid()}-{id(self)}"
+        words = [one.encode() if isinstance(one, str) else one for one in self.argv]
+        steps = [
+            Step(Op.DEADLINES, (int(self.wall_s * 1e9), int(self.cpu_s * 1e9), int(self.kill_on_pids))),
+            Step(
+                Op.CGROUP,
+                (self.memory, self.pids, self.quota_us, 100_000 if self.quota_us else 0, self.io_bps),
+                (self.tenant.encode(), name.encode()),
+            ),
+            *(Step(Op.COLLECT, (1 << 20,), (path.encode(),)) for path in self.collect),
+            *([Step(Op.ROOTFS, (), (self.rootfs.encode(),))] if self.rootfs else []),
+            *self.mounts,
+            Step(Op.SEAL_ROOT),
+            *([Step(Op.LOOPBACK)] if self.loopback else []),
+            *(Step(Op.RLIMIT, limit) for limit in self.rlimits),
+            *([Step(Op.AFFINITY, (self.cpus,))] if self.cpus else []),
+            Step(Op.UMASK, (self.umask,)),
+            Step(Op.IDENTITY, (abi.PAYLOAD_ID, abi.PAYLOAD_ID)),
+            Step(Op.DROP_CAPABILITIES),
+            Step(Op.NO_NEW_PRIVS),
+            Step(Op.SECCOMP, (), (self.program,)),
+            Step(Op.EXEC, (len(words),), (self.cwd.encode(), *words, *(one.encode() for one in self.env))),
+        ]
+        return Plan(tuple(steps))
+
+
+def bind(source: Path | str, target: Path | str | None = None, flags: BindFlag = BindFlag(0)) -> Step:
+    """A host path inside, at the same path unless `target` says where."""
+    place = source if target is None else target
+    return Step(Op.BIND, (int(flags),), (os.fsencode(source), os.fsencode(place)))
+
+
+@dataclass
+class Run:
+    """What came of a run that ended."""
+
+    outcome: Exited
+    stdout: bytes
+    stderr: bytes
+    files: list[int] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode()
+
+    def succeeded(self) -> str:
+        """The output, of a run that exited with 0."""
+        assert self.outcome.cause is Cause.EXITED, (self.outcome, self.stderr.decode())
+        assert self.outcome.si_status == 0, (self.outcome, self.stderr.decode())
+        return self.text
+
+
+class Cell:
+    """A warden and the launcher's end of its socket. Leaving the block ends it."""
+
+    def __init__(
+        self,
+        harness: Path,
+        cgroup: Path | None,
+        *,
+        slot: int = 0,
+        controllers: Controller = Controller(0),
+        open_timeout_ms: int = 5000,
+        grant_read: Sequence[Path] = (),
+        grant_write: Sequence[Path] = (),
+        park: bool = True,
+    ) -> None:
+        self.slot_base = SLOT_BASE + slot * abi.SLOT_SIZE
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(PATIENCE_S)
+        grants = [word for path in grant_read for word in ("read", str(path))]
+        grants += [word for path in grant_write for word in ("write", str(path))]
+        with theirs:
+            number = theirs.fileno()
+            arguments = [number, self.slot_base, cgroup or "-", int(controllers), open_timeout_ms, *grants]
+            self.process = subprocess.Popen([harness, *map(str, arguments)], pass_fds=[number], stdin=subprocess.DEVNULL)
+        if park:
+            kind, _, body, _ = self.hear()
+            assert kind == PARKED, messages.parse_failed(body)
+
+    def __enter__(self) -> Cell:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The launcher goes; returns when the warden has gone too."""
+        self.socket.close()
+        try:
+            self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def say(self, kind: int, body: bytes = b"", fds: Sequence[int] = ()) -> None:
+        data = messages.HEADER.pack(kind, messages.HEADER.size + len(body), 1) + body
+        socket.send_fds(self.socket, [data], fds)
+
+    def hear(self) -> tuple[int, int, bytes, list[int]]:
+        data, fds, _, _ = socket.recv_fds(self.socket, abi.MAX_PACKET, abi.MAX_COLLECT)
+        if not data:
+            raise EOFError("the warden is gone")
+        kind, length, number = messages.HEADER.unpack_from(data)
+        assert length == len(data)
+        return kind, number, data[messages.HEADER.size :], fds
+
+    def prepare(self, plan: bytes, fds: Sequence[int], peer: Peer = Peer(), *, in_memfd: bool = False) -> Failed | None:
+        self.order(plan, fds, peer, in_memfd=in_memfd)
+        return self.prepared()
+
+    def order(self, plan: bytes, fds: Sequence[int], peer: Peer = Peer(), *, in_memfd: bool = False) -> None:
+        """PREPARE, without waiting for what comes of it."""
+        body = struct.pack("=6I", peer.uid, peer.gid, len(peer.groups), len(plan), int(in_memfd), 0)
+        body += struct.pack(f"={len(peer.groups)}I", *peer.groups)
+        body += b"\0" * (-(messages.HEADER.size + len(body)) % 8)
+        if not in_memfd:
+            self.say(PREPARE, body + plan, fds)
+            return
+        memfd = os.memfd_create("plan")
+        os.write(memfd, plan)
+        self.say(PREPARE, body, [memfd, *fds])
+        os.close(memfd)
+
+    def prepared(self) -> Failed | None:
+        kind, _, body, _ = self.hear()
+        if kind == Message.FAILED:
+            return messages.parse_failed(body)
+        assert kind == Message.PREPARED
+        return None
+
+    def go(self) -> None:
+        self.say(Message.GO)
+
+    def kill(self, cause: Cause = Cause.KILLED) -> None:
+        self.say(Message.KILL, struct.pack("=II", cause, 0))
+
+    def outcome(self) -> tuple[Exited | Failed, list[int]]:
+        kind, _, body, fds = self.hear()
+        if kind == Message.FAILED:
+            return messages.parse_failed(body), fds
+        assert kind == Message.EXITED
+        return messages.parse_exited(body), fds
+
+    def attempt(self, wish: Wish, peer: Peer = Peer(), stdin: bytes = b"", *, in_memfd: bool = False) -> Run | Failed:
+        """The whole way, with pipes that the payload's output is read from."""
+        packed = wish.plan().pack()
+        with Pipes(stdin) as pipes:
+            if failed := self.prepare(packed, pipes.theirs, peer, in_memfd=in_memfd):
+                return failed
+            pipes.close_theirs()
+            self.go()
+            report, files = self.outcome()
+            if isinstance(report, Failed):
+                return report
+            return Run(report, *pipes.read_all(), files)
+
+    def run(self, wish: Wish, peer: Peer = Peer(), stdin: bytes = b"") -> Run:
+        """`attempt`, of what is expected to start."""
+        result = self.attempt(wish, peer, stdin)
+        assert isinstance(result, Run), result
+        return result
+
+    def refused(self, wish: Wish, peer: Peer = Peer()) -> Failed:
+        """`attempt`, of what is expected not to start."""
+        result = self.attempt(wish, peer)
+        assert isinstance(result, Failed), (result.outcome, result.stdout, result.stderr)
+        return result
+
+
+class Pipes:
+    """The payload's 0, 1 and 2, and threads that read what it writes."""
+
+    def __init__(self, stdin: bytes) -> None:
+        read, self._write = os.pipe()
+        self._reads: list[int] = []
+        self.theirs = [read]
+        for _ in range(2):
+            ours, theirs = os.pipe()
+            self._reads.append(ours)
+            self.theirs.append(theirs)
+        self._output = [b"", b""]
+        self._threads = [threading.Thread(target=self._drain, args=(i,)) for i in range(2)]
+        for thread in self._threads:
+            thread.start()
+        os.write(self._write, stdin)
+        os.close(self._write)
+
+    def __enter__(self) -> Pipes:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close_theirs()
+        for thread in self._threads:
+            thread.join()
+        for fd in self._reads:
+            os.close(fd)
+
+    def close_theirs(self) -> None:
+        while self.theirs:
+            os.close(self.theirs.pop())
+
+    def read_all(self) -> tuple[bytes, bytes]:
+        for thread in self._threads:
+            thread.join()
+        return self._output[0], self._output[1]
+
+    def _drain(self, index: int) -> None:
+        while True:
+            ready, _, _ = select.select([self._reads[index]], [], [], PATIENCE_S)
+            data = os.read(self._reads[index], 65536) if ready else b""
+            if not data:
+                return
+            self._output[index] += data
+
+
+def end_quietly(pid: int) -> None:
+    """SIGKILL, for a process that may be gone."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,99 @@
+"""Wardens under test: the launcher's own sources around a small main, and a cgroup subtree of their own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from immured.isolation.abi import Controller
+from tests.warden.cell import Cell
+
+HERE = Path(__file__).parent
+SOURCES = HERE.parents[1] / "native" / "launcher"
+PARTS = (
+    "cell cgroup collect error guard message mounts payload peer plan supervise util view warden".split()
+)
+FLAGS = ["-std=gnu11", "-D_GNU_SOURCE=", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}", "-static"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.needs_root)
+
+
+@pytest.fixture(scope="session")
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An executable that is one warden."""
+    program = tmp_path_factory.mktemp("native") / "warden"
+    sources = [*(SOURCES / f"{part}.c" for part in PARTS), HERE / "harness.c"]
+    subprocess.run(["gcc", *FLAGS, *sources, "-o", program], check=True)
+    return program
+
+
+def cgroup_mount() -> Path | None:
+    """Where cgroup v2 is mounted: alone, or beside v1."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return Path(place)
+    return None
+
+
+@pytest.fixture(scope="session")
+def subtree() -> Iterator[Path | None]:
+    """A cgroup of this test run's own, which every controller that there is reaches."""
+    mount = cgroup_mount()
+    if mount is None:
+        yield None
+        return
+    path = mount / f"immured-warden-tests-{os.getpid()}"
+    path.mkdir()
+    have = (mount / "cgroup.controllers").read_text().split()
+    wanted = [name for name in ("cpu", "memory", "pids", "io") if name in have]
+    for directory in (mount, path):
+        for name in wanted:
+            (directory / "cgroup.subtree_control").write_text(f"+{name}")
+    yield path
+    for directory in sorted((p for p in path.rglob("*") if p.is_dir()), reverse=True):
+        directory.rmdir()
+    path.rmdir()
+
+
+@pytest.fixture(scope="session")
+def controllers(subtree: Path | None) -> Controller:
+    """What that subtree can enforce."""
+    if subtree is None:
+        return Controller(0)
+    have = (subtree / "cgroup.controllers").read_text().split()
+    found = Controller.KILL if (subtree / "cgroup.kill").exists() else Controller(0)
+    for name in ("cpu", "memory", "pids", "io"):
+        if name in have:
+            found |= Controller[name.upper()]
+    return found
+
+
+@pytest.fixture
+def cells(harness: Path, subtree: Path | None, controllers: Controller) -> Iterator[Callable[..., Cell]]:
+    """Makes parked cells, each of a range of ids of its own; all end with the test."""
+    slots = itertools.count()
+    with ExitStack() as stack:
+
+        def make(**options: Any) -> Cell:
+            options = {"cgroup": subtree, "controllers": controllers, "slot": next(slots), **options}
+            return stack.enter_context(Cell(harness, **options))
+
+        yield make
+
+
+@pytest.fixture
+def cell(cells: Callable[..., Cell]) -> Cell:
+    """One parked cell."""
+    return cells()
