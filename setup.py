@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 SCRATCH = ROOT / ".build"
-WERROR = os.environ.get("CI") == "true" or os.environ.get("IMMURED_WERROR") == "1"
-HARDENING = ["-O2", "-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
 LINKING = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]
 
 spec = importlib.util.spec_from_file_location("launcher_build", ROOT / "native" / "launcher_build.py")
@@ -22,6 +19,9 @@ if spec is None or spec.loader is None:
     sys.exit("native/launcher_build.py is missing")
 launcher_build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(launcher_build)
+
+WERROR = ["-Werror"] if launcher_build.wants_werror() else []
+HARDENING = launcher_build.hardening(["-O2", "-fstack-protector-strong"])
 
 
 class BuildNative(build_ext):
@@ -31,14 +31,11 @@ class BuildNative(build_ext):
         super().run()
         in_place = self.inplace or getattr(self, "editable_mode", False)
         package = ROOT / "daemon" / "immured" if in_place else Path(self.build_lib).resolve() / "immured"
-        if not (ROOT / "native" / "launcher" / "main.c").exists():
-            print("native/launcher/main.c does not exist: the launcher is not built")
-            return
         launcher_build.build(package / "_native" / "immured-launcher", SCRATCH)
 
     def get_outputs(self) -> list[str]:
         launcher = Path(self.build_lib) / "immured" / "_native" / "immured-launcher"
-        return [*super().get_outputs(), *([str(launcher)] if launcher.exists() else [])]
+        return [*super().get_outputs(), str(launcher)]
 
 
 core = Extension(
@@ -46,7 +43,7 @@ core = Extension(
     ["native/core/_core.pyx", "native/core/seccomp_compile.c", "native/core/seccomp_evaluate.c"],
     include_dirs=["native/core", "native/launcher"],
     depends=["native/core/seccomp.h", "native/launcher/protocol.h"],
-    extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", *(["-Werror"] if WERROR else []), *HARDENING],
+    extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", *WERROR, *HARDENING],
     extra_link_args=LINKING,
 )
 

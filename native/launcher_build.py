@@ -28,7 +28,7 @@ SANITIZERS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefi
 LINKING = ["-pie", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]
 # Taken where compiler and machine know them; the first of each row that works.
 OPTIONAL: list[list[list[str]]] = [
-    [["-D_FORTIFY_SOURCE=3"], ["-D_FORTIFY_SOURCE=2"]],
+    [["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3"], ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]],
     [["-fstack-clash-protection"]],
     [["-fcf-protection"], ["-mbranch-protection=standard"]],
     [["-ftrivial-auto-var-init=zero"]],
@@ -57,14 +57,20 @@ def works(flags: Sequence[str], linking: Sequence[str] = ()) -> bool:
         return subprocess.run([program], capture_output=True, check=False).returncode == 0
 
 
+def hardening(base: Sequence[str]) -> list[str]:
+    """`base` and what else this compiler and machine know to make an exploit harder."""
+    flags = list(base)
+    for row in OPTIONAL:
+        flags += next((choice for choice in row if works([*base, *choice])), [])
+    return flags
+
+
 def flags_for(sanitize: bool) -> tuple[list[str], list[str]]:
     """Compiling and linking flags for this machine."""
     compiling = [*DIALECT, *WARNINGS, *(["-Werror"] if wants_werror() else [])]
     if sanitize:
         return [*compiling, *SANITIZERS], [*SANITIZERS, *LINKING]
-    compiling += HARDENING
-    for row in OPTIONAL:
-        compiling += next((choice for choice in row if works([*HARDENING, *choice])), [])
+    compiling += hardening(HARDENING)
     # Static where libc.a is there: no loader and no relocation of libraries in any child. --fatal-warnings turns
     # the linker's "needs the shared libraries at runtime" (name service look-ups) into a failed build.
     static = ["-static-pie", *LINKING[1:]]
