@@ -157,7 +157,8 @@ class Broker:
         client, packet = self.connect()
         with client:
             yield packet.id
-        self.send(messages.encode_connection_closed(packet.id))
+        with contextlib.suppress(BrokenPipeError):
+            self.send(messages.encode_connection_closed(packet.id))
 
     def prepare(
         self, connection: int, plan: bytes, *, fds: Sequence[int] | None = None, memfd: bool = False, run: int = 0
