@@ -81,7 +81,7 @@ def arguments(argv: Sequence[Text], *, stream: bool = False, **options: Unpack[R
         args["fds"] = sorted(passed)
     manifest = options.get("manifest")
     if manifest is not None:
-        args["manifest"] = manifest if isinstance(manifest, str) else dict(manifest)
+        args["manifest"] = manifest if isinstance(manifest, str) else _manifest(manifest)
     _contents(args, options)
     source: Stdin | None = None
     stdin = options.get("stdin")
@@ -109,7 +109,7 @@ def _contents(args: dict[str, object], options: RunOptions) -> None:
     if cwd is not None:
         args["cwd"] = _text(cwd)
     if limits is not None:
-        args["limits"] = dict(limits)
+        args["limits"] = _limits(limits)
     if files is not None:
         args["files"] = {path: bytes(content) for path, content in files.items()}
     if collect is not None:
@@ -134,6 +134,16 @@ def _text(value: Text) -> str | bytes:
     except UnicodeEncodeError:
         return os.fsencode(value)
     return value
+
+
+def _manifest(manifest: Mapping[str, object]) -> dict[str, object]:
+    limits = manifest.get("limits")
+    return {**manifest, "limits": _limits(limits)} if isinstance(limits, Mapping) else dict(manifest)
+
+
+def _limits(limits: Mapping[str, object]) -> dict[str, object]:
+    """Limits for the wire, which carries no floats: `cpus` of 1.5 is the text 1.5."""
+    return {name: str(value) if isinstance(value, float) else value for name, value in limits.items()}
 
 
 def _descriptors(fds: Mapping[int, int | HasFileno]) -> dict[int, int]:
