@@ -152,11 +152,15 @@ def _filesystem(top: Fields, base: Filesystem) -> Filesystem:
         raise _unsupported(fields, "on_violation", remedy, "= 'halt' ")
     if on_violation != "deny":
         raise fields.wrong("on_violation", f"is {shown(on_violation)}; it may be 'deny'")
+    read = read_list(fields, "read", base.read, read_bind, _MAX_PATHS)
+    write = read_list(fields, "write", base.write, read_bind, _MAX_PATHS)
+    bound = {bind.target for bind in (*read, *write)}
+    inherited = tuple(one for one in base.tmpfs if one.target not in bound)
     found = Filesystem(
         root=root,
-        read=read_list(fields, "read", base.read, read_bind, _MAX_PATHS),
-        write=read_list(fields, "write", base.write, read_bind, _MAX_PATHS),
-        tmpfs=read_list(fields, "tmpfs", base.tmpfs, read_tmpfs, _MAX_PATHS),
+        read=read,
+        write=write,
+        tmpfs=read_list(fields, "tmpfs", inherited, read_tmpfs, _MAX_PATHS),
         protect=read_list(fields, "protect", base.protect, read_target, _MAX_PATHS),
         hide=read_list(fields, "hide", base.hide, read_target, _MAX_PATHS),
         on_violation=on_violation,

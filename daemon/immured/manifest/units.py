@@ -9,7 +9,7 @@ from typing import Final
 __all__ = ["cpus_of", "duration_of", "show_cpus", "show_duration", "show_size", "size_of"]
 
 _SIZE: Final = re.compile(r"([0-9]{1,19})([KMGT]?)(?:iB)?", re.ASCII)
-_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h|d)", re.ASCII)
+_DURATION: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h|d)", re.ASCII)
 _CPUS: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,3})?", re.ASCII)
 _POWER: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _NANOSECONDS: Final = {
@@ -64,4 +64,4 @@ def show_duration(value: int) -> str:
 
 def show_cpus(value: int) -> str:
     """`1.5`"""
-    return f"{value / 1000:g}"
+    return f"{value / 1000:.3f}".rstrip("0").rstrip(".")

@@ -1,0 +1,70 @@
+"""A run may tighten its manifest's limits, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from immured.errors import Refused
+from immured.manifest.builtin import default_manifest, parse_map
+from immured.manifest.limits import tighten
+
+
+def test_a_tighter_limit_takes_the_place_of_the_manifests() -> None:
+    assert tighten(default_manifest(), {"memory": "64M"}).limits.memory == 64 << 20
+
+
+def test_what_is_not_named_stays() -> None:
+    assert tighten(default_manifest(), {"memory": "64M"}).limits.pids == default_manifest().limits.pids
+
+
+def test_a_limit_where_the_manifest_has_none_is_tighter() -> None:
+    assert tighten(default_manifest(), {"cpu_time": "1s"}).limits.cpu_time == 10**9
+
+
+def test_the_digest_stays_the_manifests() -> None:
+    assert tighten(default_manifest(), {"pids": 3}).digest == default_manifest().digest
+
+
+def test_strictness_can_be_asked_for() -> None:
+    assert tighten(default_manifest(), {"strict": True}).limits.strict
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"memory": "1G"}, "limits.memory is 1G, more than the manifest's 512M"),
+        ({"wall": "2m"}, "limits.wall is 2m, more than the manifest's 1m"),
+        ({"wall": "none"}, "limits.wall is none, more than the manifest's 1m"),
+        ({"pids": 129}, "limits.pids is 129, more than the manifest's 128"),
+        ({"memroy": 1}, "limits holds an unknown field 'memroy'"),
+        ({"memory": "x"}, "limits.memory is 'x'; write bytes, or a whole number with K, M, G or T (powers of 1024)"),
+        ([], "limits is an array, not a map"),
+    ],
+)
+def test_what_is_wider_or_not_understood_is_refused(limits: Any, message: str) -> None:
+    with pytest.raises(Refused) as refused:
+        tighten(default_manifest(), limits)
+    assert (refused.value.code, refused.value.message) == ("bad_argument", message)
+
+
+def test_a_strict_manifest_stays_strict() -> None:
+    strict = parse_map({"schema": 1, "limits": {"strict": True}})
+    with pytest.raises(Refused, match=r"limits\.strict is false"):
+        tighten(strict, {"strict": False})
+
+
+@settings(deadline=None)
+@given(st.integers(1 << 20, 1 << 31), st.integers(1, 300))
+def test_no_answer_is_ever_wider(memory: int, pids: int) -> None:
+    default = default_manifest()
+    try:
+        limits = tighten(default, {"memory": memory, "pids": pids}).limits
+    except Refused:
+        assert memory > default.limits.memory or pids > default.limits.pids
+    else:
+        assert limits.memory <= default.limits.memory
+        assert limits.pids <= default.limits.pids
