@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ def main() -> int:
     if os.geteuid() != 0:
         sys.stderr.write("immured's launcher is root: the demo needs it too\nremedy: sudo make demo\n")
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of the clean-up
     table = Table()
     begun = time.monotonic()
     try:
@@ -35,9 +38,15 @@ def main() -> int:
                 table.add(play(tried, act, ground))
             table.tail()
             entries = ground.entries()
+            if not all(row.right for row in table.rows):
+                sys.stderr.write(ground.daemon.log.read_text(errors="replace")[-4000:])
     except ImmuredError as error:
         sys.stderr.write(f"immured-demo: {error.code}: {error.message}\nremedy: {error.remedy}\n")
         sys.stderr.write(str(error.details.get("log", "")))
+        return 2
+    except (subprocess.SubprocessError, OSError) as error:
+        said = getattr(error, "stderr", None) or error
+        sys.stderr.write(f"immured-demo: could not begin: {said}\nremedy: immure doctor says what this host lacks\n")
         return 2
     wrong, acts = sum(not row.right for row in table.rows), len(table.rows)
     verdict = f"{wrong} of {acts} went otherwise" if wrong else f"all {acts} went as they should"

@@ -94,7 +94,7 @@ def memory_hog(ground: Ground) -> str:
 
 def past_its_time(ground: Ground) -> str:
     """Ended by the daemon's own deadline."""
-    result = ground.client.run(["/bin/sleep", "600"], manifest=ground.manifest(wall=WALL), timeout=60)
+    result = ground.client.run(["/bin/sleep", "600"], manifest=ground.manifest(wall=WALL))
     _expect(result.cause == "timeout", result)
     return f"cause timeout: asked for 600 s, ended after {result.usage['wall_ms'] / 1000:.2f} s of {WALL}"
 
@@ -169,7 +169,7 @@ ACTS: tuple[tuple[str, Callable[[Ground], str]], ...] = (
 
 
 def _run(ground: Ground, program: str, *arguments: str, **limits: object) -> RunResult:
-    return ground.client.run(ground.argv(program, *arguments), manifest=ground.manifest(**limits), timeout=90)
+    return ground.client.run(ground.argv(program, *arguments), manifest=ground.manifest(**limits))
 
 
 def _send(ground: Ground, body: bytes) -> tuple[bytes, Reply]:

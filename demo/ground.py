@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Ground", "prepared"]
 
 SOMEBODY = 1000
+PATIENCE = 90.0
 PROGRAMS = Path(__file__).with_name("programs")
 TEXTS = ("README.md", "LICENSE", "docs/threat-model.md")
 PYTHON = "/usr/bin/python3"
@@ -93,12 +94,10 @@ def prepared() -> Iterator[Ground]:
         _furnish(workspace, uid)
         with ThrowawayDaemon() as daemon:
             key = PrivateKey.generate()
-            with Client(
-                socket=str(daemon.socket), key=str(daemon.admin_key), daemon_key=str(daemon.daemon_key)
-            ) as admin:
+            with Client(daemon.socket, daemon.admin_key, daemon.daemon_key, timeout=PATIENCE) as admin:
                 admin.key_add("demo", key.public.to_pem(), role="runner", uids=[uid])
             daemon_key = PublicKey.from_pem(daemon.daemon_key.read_bytes())
-            client = Client(socket=str(daemon.socket), key=key, daemon_key=daemon_key)
+            client = Client(daemon.socket, key, daemon_key, timeout=PATIENCE)
             ground = Ground(daemon, daemon_key, client, key, uid, workspace)
             with client:
                 with ground.as_user():

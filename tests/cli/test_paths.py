@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,13 @@ def test_outside_every_bound_path_there_is_no_place(tmp_path: Path) -> None:
     assert inside(tmp_path, [Bound(str(tmp_path / "other"), "/work")]) is None
 
 
-def test_a_missing_writable_directory_is_made(tmp_path: Path) -> None:
+@pytest.fixture
+def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """We are not root, as far as the command line asks."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+
+def test_a_missing_writable_directory_is_made(somebody: None, tmp_path: Path) -> None:
     assert prepare_writable(Bound(str(tmp_path / "out"), "/out"))
     assert (tmp_path / "out").is_dir()
 
@@ -81,7 +88,15 @@ def test_a_file_that_may_be_written_is_left_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "kept"
 
 
-def test_only_the_last_part_of_a_path_is_made(tmp_path: Path) -> None:
+def test_root_makes_nothing_that_no_run_may_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(ConfigurationError, match="no run may write") as refused:
+        prepare_writable(Bound(str(tmp_path / "out"), "/out"))
+    assert refused.value.code == "root_owned"
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_the_last_part_of_a_path_is_made(somebody: None, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as refused:
         prepare_writable(Bound(str(tmp_path / "typo" / "out"), "/out"))
     assert refused.value.code == "path_missing"

@@ -267,6 +267,16 @@ def test_a_key_that_nobody_let_in_is_refused(immure: Immure, tmp_path: Path) -> 
     assert done.stderr.startswith(b"immure: unknown_key: ")
 
 
+def test_the_readmes_program_prints_what_the_readme_says(daemon: ThrowawayDaemon) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    program = readme.partition("```python\n")[2].partition("```")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, timeout=PATIENCE,
+        env={"IMMURE_SOCKET": str(daemon.socket), "IMMURE_KEY": str(daemon.admin_key)},
+    )  # fmt: skip
+    assert done.stdout.startswith(b"exited 0 b'45\\n'\n")
+
+
 def test_init_refuses_a_directory_that_is_in_use(immure: Immure, daemon: ThrowawayDaemon) -> None:
     done = immure("init")
     assert done.returncode == 1

@@ -59,9 +59,9 @@ class LazyGroup(click.Group):
 
 def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from immured import __version__
 
-        click.echo(f"immure {version('immured')}")
+        click.echo(f"immure {__version__}")
         ctx.exit()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -177,6 +176,8 @@ def _variable(text: str, environment: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _read(path: Path) -> dict[str, object]:
+    import tomllib
+
     try:
         with path.open("rb") as file:
             text = file.read(MAX_MANIFEST + 1)

@@ -55,8 +55,13 @@ def parse_bound(text: str, cwd: Path) -> Bound:
 def prepare_writable(bound: Bound) -> bool:
     """Make the directory of a `--rw` that does not exist yet, as the caller. Returns whether it did.
 
-    Only the last part of a path is made. Raises ConfigurationError `path_missing`.
+    Only the last part of a path is made. Raises ConfigurationError `path_missing`, `root_owned`.
     """
+    if os.geteuid() == 0 and not Path(bound.source).exists():
+        raise ConfigurationError(
+            "root_owned", f"{bound.source} does not exist, and no run may write what root makes",
+            "act for a user (--as USER), whose directory it then is",
+        )  # fmt: skip
     try:
         Path(bound.source).mkdir()
     except FileExistsError:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+CONTROLLED = frozenset({"memory", "cpus", "pids"})
+"""Limits whose full means is a cgroup controller."""
+
 
 class Running(click.Command):
     """Whatever keeps the command from running is exit status 125, as the contract says; a usage error too."""
@@ -176,12 +179,10 @@ def _explain(result: RunResult, flags: Flags, quiet: bool) -> None:
         complain(str(said.get("code", "setup_failed")), str(said.get("message", "")), str(said.get("remedy", "")))
     elif ended := explain(result.cause):
         complain(result.cause, *ended)
-    if quiet:
-        return
-    for limit in flags.limits():
-        means = str(result.enforcement.get(limit, ""))
-        if limit in CONTROLLED and means and not means.startswith("cgroup"):
-            note(f"{limit} is held by {means}: this host lacks the cgroup controller (immure doctor)")
-
-
-CONTROLLED = frozenset({"memory", "cpus", "pids"})
+    weaker = [
+        f"{limit} by {result.enforcement[limit]}"
+        for limit in flags.limits()
+        if limit in CONTROLLED and not result.enforcement.get(limit, "cgroup").startswith("cgroup")
+    ]
+    if weaker and not quiet:
+        note(f"this host holds limits by weaker means (immure doctor): {'; '.join(weaker)}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from immured.cli.acting import become, wanted
-from immured.cli.target import resolve
+from immured.cli.target import USER_KEY, resolve
 from immured.client import Client
 from immured.client.trust import resolve as trust
+from immured.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from immured.client.trust import Trust
@@ -23,6 +25,11 @@ def prepare(
     Raises ConfigurationError.
     """
     target = resolve(socket, key, daemon_key, state)
+    if target.key == Path(USER_KEY).expanduser() and not target.key.exists():
+        raise ConfigurationError(
+            "no_key", f"there is no key at {target.key}",
+            "make one (immure key new) and have it let in; or name one: --key FILE, --state DIR (its admin key)",
+        )  # fmt: skip
     settled = trust(target.socket, target.key, target.daemon_key)
     user = wanted(as_user)
     if user is not None:

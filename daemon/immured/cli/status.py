@@ -50,4 +50,4 @@ def _plain(value: object) -> str:
         return value.hex()
     if isinstance(value, list):
         return ", ".join(_plain(one) for one in value) or "none"
-    return printable(str(value))
+    return printable(str(value)) or "none"

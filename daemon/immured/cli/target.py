@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["SYSTEM_SOCKET", "SYSTEM_STATE", "Target", "connection_options", "resolve"]
+__all__ = ["SYSTEM_SOCKET", "SYSTEM_STATE", "USER_KEY", "Target", "connection_options", "resolve"]
 
 SYSTEM_SOCKET = "/run/immured/immured.sock"
 SYSTEM_STATE = "/var/lib/immured"
