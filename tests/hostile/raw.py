@@ -57,7 +57,8 @@ class Connection:
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self.socket.sendmsg([data], ancillary)
-        self.socket.sendall(data[sent:])
+        if sent < len(data):
+            self.socket.sendall(data[sent:])
 
     def frame(self, body: bytes, fds: Sequence[int] = ()) -> None:
         self.send(struct.pack(">I", len(body)) + body, fds)

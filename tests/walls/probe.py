@@ -103,7 +103,7 @@ def main():
         "write sysrq": attempt(open, "/proc/sysrq-trigger", "w"),
         "write /tmp": attempt(open, "/tmp/x", "w"),
         "write /dev/shm": attempt(open, "/dev/shm/x", "w"),
-        "read /proc/kcore": attempt(lambda: open("/proc/kcore", "rb").read(1)) if os.path.getsize("/proc/kcore") else "empty",
+        "read /proc/kcore": attempt(lambda: open("/proc/kcore", "rb").read(1)) if os.path.exists("/proc/kcore") and os.path.getsize("/proc/kcore") else "empty",
         "read /proc/1/root": attempt(os.listdir, "/proc/1/root"),
         "read /proc/1/environ": attempt(lambda: open("/proc/1/environ").read()),
         "read /proc/1/mem": attempt(open, "/proc/1/mem", "rb"),

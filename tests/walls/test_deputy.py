@@ -100,7 +100,8 @@ FIELDS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "a closed directory as root": lambda base: {"filesystem": {"root": str(base / "closed")}},
     "root's home": lambda base: {"filesystem": {"read": ["/root"]}},
     "shadow": lambda base: {"filesystem": {"read": ["/etc/shadow"]}},
-    "the daemon's keys": lambda base: {"filesystem": {"read": ["/proc/1/root"]}},
+    "a process's root": lambda base: {"filesystem": {"read": [{"path": "/proc/1/root", "target": "/mnt"}]}},
+    "the host's root by another name": lambda base: {"filesystem": {"read": [{"path": "/proc/1/cwd", "target": "/mnt"}]}},
 }
 
 
