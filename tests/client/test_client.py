@@ -231,6 +231,13 @@ def test_a_collected_file_that_was_tampered_with_is_an_error(serving: Serving) -
         connected.run(["/bin/true"], collect=["/big"])
 
 
+def test_a_file_whose_collection_was_given_up_is_named_and_not_half_there(serving: Serving) -> None:
+    said = result_of(uncollected=["/slow"])
+    with client(serving(answering(said, ("file:/slow", b"half")))) as connected:
+        result = connected.run(["/bin/true"], collect=["/slow"])
+    assert (result.files, result.uncollected) == ({}, ("/slow",))
+
+
 def test_callbacks_get_the_output_and_the_result_does_not_hold_it_twice(serving: Serving) -> None:
     said = result_of(streams={"stdout": record(b"out"), "stderr": record(b"err")})
     heard: list[bytes] = []

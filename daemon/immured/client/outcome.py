@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal as signals
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass, field
 
 from immured.client.errors import Refusal, RunFailed, StreamMismatch, UntrustedReply
@@ -132,8 +132,12 @@ class Collector:
         fields = Fields(said.result, "result", "bad_reply")
         try:
             streams = _records(fields)
-            missing = self._check(streams, retried)
-            return self._result(fields, streams, said.receipt, said.intent, missing)
+            uncollected = tuple(fields.optional("uncollected", list) or ())
+            given_up = {f"{FILE}{path}" for path in uncollected}
+            missing = self._check(streams, given_up, retried)
+            for name in given_up:
+                self._kept.pop(name, None)
+            return self._result(fields, streams, said.receipt, said.intent, uncollected, missing)
         except Refused as error:
             raise UntrustedReply(f"the result cannot be read: {error.message}") from None
 
@@ -143,6 +147,7 @@ class Collector:
         streams: Mapping[str, StreamRecord],
         receipt: Receipt,
         intent: Receipt,
+        uncollected: tuple[str, ...],
         missing: tuple[str, ...],
     ) -> RunResult:
         files = {
@@ -168,7 +173,7 @@ class Collector:
             failure=fields.optional("failure", dict),
             receipt=receipt,
             intent=intent,
-            uncollected=tuple(fields.optional("uncollected", list) or ()),
+            uncollected=uncollected,
             missing=missing,
             raw=fields.values,
         )
@@ -178,11 +183,11 @@ class Collector:
             return bytes(self._kept[name])
         return fields.optional(name, bytes) or b""
 
-    def _check(self, streams: Mapping[str, StreamRecord], retried: bool) -> tuple[str, ...]:
+    def _check(self, streams: Mapping[str, StreamRecord], given_up: Set[str], retried: bool) -> tuple[str, ...]:
         """Compares every stream that came as data, or should have, with what the reply signs."""
         missing = []
         due = {name for name in streams if name in self._order.streamed or name.startswith(FILE)}
-        for name in sorted(due | self._digests.keys()):
+        for name in sorted((due | self._digests.keys()) - given_up):
             record, got = streams.get(name, StreamRecord()), self._digests.get(name, _Digest())
             if got.matches(record):
                 continue
