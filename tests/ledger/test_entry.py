@@ -99,10 +99,30 @@ def test_larger_integers_enter_as_their_digits(value: int) -> None:
     assert encode_value(value) == str(value)
 
 
-@pytest.mark.parametrize("value", [None, 1.5, {1: 2}, {b"k": 1}, {"k": None}, [float("nan")], {1, 2}, {"k" * 1025: 1}])
+@pytest.mark.parametrize("value", [None, 1.5, {1: 2}, {None: 1}, {"k": None}, [float("nan")], {1, 2}])
 def test_what_has_no_place_in_an_entry_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="data"):
         encode_value(value)
+
+
+def test_a_key_of_bytes_that_are_text_enters_as_text() -> None:
+    assert encode_value({b"k": 1}) == {"k": 1}
+
+
+@pytest.mark.parametrize("key", ["k" * 1025, b"/tmp/\xff"])
+def test_a_key_that_cannot_stand_as_text_enters_as_its_digest(key: str | bytes) -> None:
+    raw = key.encode() if isinstance(key, str) else key
+    assert encode_value({key: 1}) == {f"sha256:{hashlib.sha256(raw).hexdigest()}": 1}
+
+
+def test_no_key_takes_anothers_place() -> None:
+    assert encode_value({"k": 1, b"k": 2}) == {"k": 1, "k~": 2}
+
+
+def test_an_actor_that_does_not_fit_enters_by_digest() -> None:
+    made = parse_line(line({}, {"key": "k", "sub": "\x01" * 1000, "name": "\x01" * 1000}))
+    assert made.actor["key"] == "k"
+    assert isinstance(made.actor["sub"], dict)
 
 
 def test_nesting_is_bounded() -> None:

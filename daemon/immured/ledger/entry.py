@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from immured.ledger.timestamps import is_timestamp
 
@@ -130,8 +130,9 @@ def _encode_text(text: str) -> Json:
 def encode_value(value: object, where: str = "data", depth: int = 2) -> Json:
     """The value as it enters an entry: long text by digest, bytes that are not UTF-8 as `{"b64": ...}`.
 
-    An integer beyond 2**53 - 1 enters as a string of its digits. Raises ValueError, naming the place, for what an
-    entry cannot hold: None (leave the field out), floats, keys that are not text, nesting beyond MAX_DEPTH.
+    An integer beyond 2**53 - 1 enters as a string of its digits, a key that is no text of 1,024 bytes as `sha256:` and
+    its digest. Raises ValueError, naming the place, for what no caller's input can be and an entry cannot hold: None
+    (leave the field out), floats, keys that are neither text nor bytes, nesting beyond MAX_DEPTH.
     """
     if isinstance(value, str):
         return value if len(value) <= MAX_TEXT and value.isascii() else _encode_text(value)
@@ -150,11 +151,22 @@ def encode_value(value: object, where: str = "data", depth: int = 2) -> Json:
     raise ValueError(f"{where}: a value of type {type(value).__name__} has no place in an entry")
 
 
-def _encode_mapping(value: Mapping[object, object], where: str, depth: int) -> dict[str, Json]:
+def _encode_key(key: object, where: str) -> str:
+    if not isinstance(key, str | bytes):
+        raise ValueError(f"{where}: the key {key!r} is not text"[:256])  # noqa: TRY004  one error for callers to know
+    text = _encode_text(key) if isinstance(key, str) else _encode_octets(key)
+    if isinstance(text, str):
+        return text
+    raw = key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass")
+    return f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+
+def _encode_mapping(value: Mapping[Any, object], where: str, depth: int) -> dict[str, Json]:
     encoded: dict[str, Json] = {}
-    for key, item in value.items():
-        if not (isinstance(key, str) and isinstance(_encode_text(key), str)):
-            raise ValueError(f"{where}: the key {key!r} is not text of at most {MAX_TEXT} bytes"[:256])  # noqa: TRY004
+    for given, item in value.items():
+        key = _encode_key(given, where)
+        while key in encoded:  # nothing a caller names may take another's place
+            key += "~"
         encoded[key] = encode_value(item, f"{where}.{key}", depth + 1)
     return encoded
 
@@ -183,9 +195,12 @@ class Body:
     data: bytes
 
 
-def _shrink(data: Mapping[str, Json], budget: int) -> bytes:
-    """Encode `data` within `budget` bytes: its largest members, as far as needed, by digest of their own JSON text."""
-    parts = {key: _to_text(value) for key, value in data.items()}
+def _fit(members: Mapping[str, Json], budget: int) -> bytes:
+    """A map as JSON within `budget` bytes: its largest members, as far as needed, by digest of their own JSON text."""
+    text = _to_text(dict(members))
+    if len(text) <= budget:
+        return text
+    parts = {key: _to_text(value) for key, value in members.items()}
     keys = {key: _to_text(key) for key in parts}
     total = 1 + sum(len(parts[key]) + len(keys[key]) + 2 for key in parts)
     for key in sorted(parts, key=lambda name: len(parts[name]), reverse=True):
@@ -195,24 +210,20 @@ def _shrink(data: Mapping[str, Json], budget: int) -> bytes:
         total += len(by_digest) - len(parts[key])
         parts[key] = by_digest
     if total > budget:
-        raise ValueError(f"data: {len(parts)} members do not fit one line, even by digest")
+        raise ValueError(f"{len(parts)} members do not fit one line, even by digest")
     return b"{" + b",".join(keys[key] + b":" + parts[key] for key in parts) + b"}"
 
 
 def encode_body(type_: str, actor: Mapping[str, object], data: Mapping[str, object]) -> Body:
-    """Encode what the caller says. A `data` beyond a line has its largest members replaced by their digests.
+    """Encode what the caller says. What does not fit a line has its largest members replaced by their digests.
 
     Raises ValueError for a type that is no dotted name, and as `encode_value` does.
     """
     if len(type_) > _MAX_TYPE or _TYPE.fullmatch(type_) is None:
         raise ValueError(f"{type_!r} is not the name of an entry type")
-    actor_text = _to_text(_encode_mapping(actor, "actor", 2))  # type: ignore[arg-type]
-    if len(actor_text) > _MAX_ACTOR:
-        raise ValueError(f"actor: over {_MAX_ACTOR} bytes")
-    members = _encode_mapping(data, "data", 2)  # type: ignore[arg-type]
-    data_text = _to_text(members)
-    budget = MAX_LINE - _FRAME - len(type_) - len(actor_text)
-    return Body(type_, actor_text, data_text if len(data_text) <= budget else _shrink(members, budget))
+    actor_text = _fit(_encode_mapping(actor, "actor", 2), _MAX_ACTOR)
+    data_text = _fit(_encode_mapping(data, "data", 2), MAX_LINE - _FRAME - len(type_) - len(actor_text))
+    return Body(type_, actor_text, data_text)
 
 
 def build_line(seq: int, ts: str, body: Body, prev: str) -> bytes:
