@@ -1,4 +1,4 @@
-"""The broker's service without a launcher: every part is the real one but the last, which runs commands as they are.
+"""The service without a launcher: every part is real but the last, which runs commands as they are.
 
 `FakeLauncher` has the interface of `isolation.launcher.Launcher`. It takes the command out of the packed plan and starts
 it as an ordinary process, or, told so, fails, hangs or dies as the real one may.
@@ -85,6 +85,7 @@ class FakeLauncher:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.runs: dict[int, FakeRun] = {}
+        self.over: dict[int, FakeRun] = {}
         self.gone: list[int] = []
         self.kills: list[tuple[int, Cause]] = []
         self.forgotten: list[int] = []
@@ -136,9 +137,11 @@ class FakeLauncher:
                 record.prepared.set_result(failed)
             else:
                 record.outcome.set_result(Outcome(failed))
+                self.over[run] = record
 
     def outcome(self, run: int) -> Awaitable[Outcome]:
-        return self.runs[run].outcome
+        record = self.runs.get(run) or self.over.pop(run)
+        return record.outcome
 
     def connection_closed(self, number: int) -> None:
         self.forgotten.append(number)
@@ -361,5 +364,5 @@ def serving(
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     """Wait until something is so."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
             await asyncio.sleep(0.005)

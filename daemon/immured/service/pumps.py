@@ -191,7 +191,9 @@ class Input:
         else:
             self._waiting.append(memoryview(data))
             self._size += len(data)
-        if not self._writing:
+        if self._writing:
+            self._update_hold()
+        else:
             self._write()
 
     def close(self) -> None:

@@ -23,7 +23,19 @@ class RunState(StrEnum):
 class LiveRun:
     """One sandbox. `number` is the launcher's name for it, `sandbox` everybody else's; `started_ms` since the epoch."""
 
-    __slots__ = ("_kill", "command", "detach", "key_id", "killed", "number", "sandbox", "started_ms", "state", "uid")
+    __slots__ = (
+        "_kill",
+        "command",
+        "detach",
+        "key_id",
+        "killed",
+        "number",
+        "sandbox",
+        "started_ms",
+        "state",
+        "uid",
+        "waiters",
+    )
 
     def __init__(
         self, number: int, key_id: str, uid: int, started_ms: int, command: str, kill: Callable[[int, Cause], None]
@@ -36,6 +48,7 @@ class LiveRun:
         self.command = command
         self.detach = False
         self.killed = False
+        self.waiters: list[asyncio.Event] = []
         self.state = RunState.PREPARING
         self._kill = kill
 
@@ -90,14 +103,28 @@ class Registry:
     def close(self, run: LiveRun) -> None:
         """It is over."""
         self._runs.pop(run.sandbox, None)
+        for waiter in run.waiters:
+            waiter.set()
         if not self._runs:
             self._idle.set()
 
+    async def wait_over(self, run: LiveRun, seconds: float) -> bool:
+        """Wait until that run is over, at most so many seconds. Whether that came to pass."""
+        if run.sandbox not in self._runs:
+            return True
+        over = asyncio.Event()
+        run.waiters.append(over)
+        return await _within(over, seconds)
+
     async def wait_idle(self, seconds: float) -> bool:
         """Wait until nothing lives, at most so many. Whether that came to pass."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await _within(self._idle, seconds)
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -15,9 +15,11 @@ from immured.wire.strict import shown, take
 
 __all__ = ["COMMANDS"]
 
+_WAIT_S: Final = 5.0
+
 
 async def kill(service: Service, request: Request) -> Answer:
-    """args: `sandbox`. result: `sandbox`; its run's own reply says `killed`.
+    """args: `sandbox`. result: `sandbox`, and `ended`: whether it is over by now; its run's own reply says `killed`.
 
     A ledger that takes no entries keeps nobody from ending a sandbox: then there is no receipt.
     """
@@ -33,9 +35,10 @@ async def kill(service: Service, request: Request) -> Answer:
         )
         durable = await pending.durable()
     except Refused:
-        return Answer({"sandbox": sandbox})
-    request.claim.outcome = receipt = Receipt(durable.seq, durable.leaf)
-    return Answer({"sandbox": sandbox}, receipt)
+        receipt = None
+    else:
+        request.claim.outcome = receipt = Receipt(durable.seq, durable.leaf)
+    return Answer({"sandbox": sandbox, "ended": await service.registry.wait_over(run, _WAIT_S)}, receipt)
 
 
 COMMANDS: Final = (CommandSpec("kill", Permission.KILL_OWN, "end sandboxes", kill),)
