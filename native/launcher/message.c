@@ -70,7 +70,7 @@ ssize_t imd_recv_packet(int socket, void *buffer, size_t size, struct imd_fds *f
   ssize_t got;
   do
     got = recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
-  while (got < 0 && errno == EINTR);
+  while (got < 0 && (errno == EINTR || errno == ECONNRESET));
   if (got < 0)
     return -1;
 

@@ -251,12 +251,13 @@ void imd_run_serve_waiting(struct imd_launcher *launcher)
   }
 }
 
-/* A warden that does not take what we send is of no use; when it is gone, its run is reported. */
+/* A warden that has ended may have said how the run did: that is still to be read. One that takes no more is ended. */
 static void tell_warden(struct imd_launcher *launcher, struct imd_run *run, uint32_t type, const void *body,
                         size_t size)
 {
   struct imd_cell *cell = run->cell;
-  if (cell->socket >= 0 && imd_send_message(cell->socket, type, run->node.key, body, size, MSG_DONTWAIT) < 0)
+  if (cell->socket >= 0 && imd_send_message(cell->socket, type, run->node.key, body, size, MSG_DONTWAIT) < 0 &&
+      errno != EPIPE && errno != ECONNRESET)
     imd_pool_close(&launcher->pool, cell);
 }
 
@@ -409,7 +410,9 @@ void imd_run_warden_gone(struct imd_launcher *launcher, struct imd_run *run, con
     return;
   if (gone->status != 0)
     imd_subtree_end_run(&launcher->subtree, run->tenant, run->sandbox);
-  if (run->state != RUN_OVER) {
+  if (run->state != RUN_OVER && launcher->stopping) {
+    imd_table_remove(&launcher->runs, &run->node);
+  } else if (run->state != RUN_OVER) {
     imd_log("run %llu lost its warden (wait status %#x)", (unsigned long long)run->node.key, (unsigned)gone->status);
     report_lost(launcher, run, gone);
     imd_table_remove(&launcher->runs, &run->node);

@@ -115,6 +115,16 @@ def test_killed_while_it_runs(broker: Broker) -> None:
         assert broker.of_run(run).exited.cause == Cause.KILLED
 
 
+def test_an_outcome_that_a_kill_crosses_is_not_lost(broker: Broker) -> None:
+    with broker.connection() as connection:
+        for _ in range(100):
+            run = broker.prepare(connection, plan_for("true"))
+            assert broker.of_run(run).type == Message.PREPARED
+            broker.go(run)
+            broker.kill(run)
+            assert broker.of_run(run).exited.cause == Cause.EXITED
+
+
 def test_a_warden_that_dies_before_the_run_is_a_failure(broker: Broker) -> None:
     with broker.connection() as connection:
         failed = broker.run(connection, plan_for("die-preparing")).failed
