@@ -87,8 +87,12 @@ static void hear_payload(struct watch *watch, struct imd_error *err)
     watch->failed = true;
     return;
   }
-  if (watch->payload->channel < 0)
-    watch->start = imd_now_ns();
+  if (watch->payload->channel >= 0)
+    return;
+  /* It is the command's time: the deadline counts from the same moment as what is reported. */
+  watch->start = imd_now_ns();
+  if (watch->wall_deadline != 0)
+    watch->wall_deadline = watch->start + watch->run->wall_ns;
 }
 
 /* -1 milliseconds: for good. Rounded up, so that nothing is looked at too early. */
