@@ -56,7 +56,7 @@ _KINDS: Final = {
 
 def limits_of(values: object, where: str, code: str, base: Limits) -> Limits:
     """`base` with what `values` (a map) names. Raises Refused `code`, naming the field beneath `where`."""
-    fields = take(values, where, (*LIMITS, "strict"), code=code, unknown=code)
+    fields = take(values, where, (*LIMITS, "strict"), code=code)
     given: dict[str, int | None] = {name: _limit(fields, name) for name in LIMITS if name in fields}
     strict = fields.optional("strict", bool)
     found = replace(base, **given)  # type: ignore[arg-type]
