@@ -10,7 +10,7 @@ import pytest
 
 from immured.isolation import abi
 from immured.isolation.abi import BindFlag, Op
-from immured.isolation.plan import SHAPES, UNLIMITED, Plan, PlanError, Step
+from immured.isolation.plan import SHAPES, UNLIMITED, Part, Plan, PlanError, Step
 
 RETURN_ALLOW = struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000)
 SMALLEST = (
@@ -58,7 +58,7 @@ def test_the_digest_is_over_the_packed_bytes() -> None:
 @pytest.mark.parametrize("missing", [op for op, shape in SHAPES.items() if shape.required])
 def test_no_wall_may_be_missing(missing: Op) -> None:
     with pytest.raises(PlanError, match=f"{missing.name} is missing"):
-        Plan(tuple(step for step in SMALLEST if step.op is not missing))
+        Plan([step for step in SMALLEST if step.op is not missing])
 
 
 def test_nothing_stands_after_the_filter_but_exec() -> None:
@@ -92,6 +92,10 @@ def test_a_plan_has_a_bound() -> None:
     files = tuple(Step(Op.FILE, (0,), (b"/tmp/%d" % index, b"x" * (1 << 20))) for index in range(4))
     with pytest.raises(PlanError, match="at most 4194304"):
         Plan((*SMALLEST[:2], *files, *SMALLEST[2:]))
+
+
+def test_a_part_packs_as_its_steps() -> None:
+    assert Plan(SMALLEST[:2], Part(SMALLEST[2:5]), SMALLEST[5:]).pack() == Plan(SMALLEST).pack()
 
 
 def test_flags_read_as_words() -> None:

@@ -13,7 +13,7 @@ from immured.isolation import abi
 from immured.isolation.abi import Op
 from immured.isolation.filesystem import Grants, View, file_steps, view_of
 from immured.isolation.means import Means, means_of
-from immured.isolation.plan import Plan, Step
+from immured.isolation.plan import Part, Plan, Step
 from immured.isolation.seccomp import compile_profile
 from immured.manifest.environment import environment
 from immured.manifest.items import show
@@ -89,14 +89,17 @@ def compile_plan(manifest: Manifest, run: RunSpec, facts: HostFacts, grants: Gra
     frame = _frame(tightened, facts, grants or Grants(), run.passed)
     means = frame.means
 
-    steps = [means.deadlines]
-    steps.append(Step(Op.CGROUP, means.cgroup, (run.tenant.encode(), run.sandbox.encode())))
-    steps += [Step(Op.COLLECT, (MAX_COLLECTED_BYTES,), (path,)) for path in collect]
-    steps += frame.before_files
-    steps += file_steps(frame.view, files)
-    steps += frame.after_files
-    steps.append(Step(Op.EXEC, (len(argv),), (cwd, *argv, *(name + b"=" + value for name, value in env.items()))))
-    return Compiled(Plan(tuple(steps)), dict(means.enforcement), tightened, collect)
+    head = [means.deadlines, Step(Op.CGROUP, means.cgroup, (run.tenant.encode(), run.sandbox.encode()))]
+    head += [Step(Op.COLLECT, (MAX_COLLECTED_BYTES,), (path,)) for path in collect]
+    variables = [name + b"=" + value for name, value in env.items()]
+    plan = Plan(
+        head,
+        frame.before_files,
+        file_steps(frame.view, files),
+        frame.after_files,
+        [Step(Op.EXEC, (len(argv),), (cwd, *argv, *variables))],
+    )
+    return Compiled(plan, dict(means.enforcement), tightened, collect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,8 @@ class _Frame:
 
     means: Means
     view: View
-    before_files: tuple[Step, ...]
-    after_files: tuple[Step, ...]
+    before_files: Part
+    after_files: Part
 
 
 @lru_cache(maxsize=256)
@@ -129,7 +132,7 @@ def _frame(manifest: Manifest, facts: HostFacts, grants: Grants, passed: frozens
         Step(Op.SECCOMP, (), (program,)),
     ]
     before = view.steps if view.root is None else (view.root, *view.steps)
-    return _Frame(means, view, before, tuple(after))
+    return _Frame(means, view, Part(before), Part(after))
 
 
 def _arguments(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:

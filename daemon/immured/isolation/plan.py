@@ -20,7 +20,7 @@ from immured.isolation.abi import BindFlag, Op
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SHAPES", "UNLIMITED", "Plan", "PlanError", "Shape", "Step"]
+__all__ = ["SHAPES", "UNLIMITED", "Part", "Plan", "PlanError", "Shape", "Step"]
 
 UNLIMITED: Final = 2**64 - 1
 """An RLIMIT operand for RLIM_INFINITY."""
@@ -141,33 +141,40 @@ class Step:
                 raise PlanError(f"{name}: a NUL inside a string")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The steps of one run, checked against `SHAPES` at construction: raises PlanError."""
+class Part:
+    """Steps that stand together in many plans: checked and packed once. Raises PlanError."""
 
-    steps: tuple[Step, ...]
+    __slots__ = ("packed", "steps")
 
-    def __post_init__(self) -> None:
-        _check_order(self.steps)
-        for step in self.steps:
+    def __init__(self, steps: Sequence[Step]) -> None:
+        for step in steps:
             step.check()
-        if len(self.packed) > abi.MAX_PLAN:
-            raise PlanError(f"a plan of {len(self.packed)} bytes, at most {abi.MAX_PLAN}")
+        self.steps = tuple(steps)
+        self.packed = b"".join([step.pack() for step in steps])
 
-    @cached_property
-    def packed(self) -> bytes:
-        """`struct imd_plan` and the steps, in this machine's byte order."""
-        body = b"".join([step.pack() for step in self.steps])
-        return _PLAN.pack(abi.PLAN_MAGIC, abi.PROTOCOL_VERSION, len(self.steps), _PLAN.size + len(body)) + body
+
+class Plan:
+    """The steps of one run, in the order of `SHAPES` and with every wall in it: else PlanError at construction."""
+
+    def __init__(self, *parts: Part | Sequence[Step]) -> None:
+        """The plan of these steps and parts, one after the other."""
+        whole = [part if isinstance(part, Part) else Part(part) for part in parts]
+        self.steps: Final = tuple([step for part in whole for step in part.steps])
+        _check_order(self.steps)
+        length = _PLAN.size + sum([len(part.packed) for part in whole])
+        if length > abi.MAX_PLAN:
+            raise PlanError(f"a plan of {length} bytes, at most {abi.MAX_PLAN}")
+        header = _PLAN.pack(abi.PLAN_MAGIC, abi.PROTOCOL_VERSION, len(self.steps), length)
+        self._packed: Final = b"".join([header, *[part.packed for part in whole]])
 
     def pack(self) -> bytes:
-        """The bytes that the launcher takes; the same object at every call."""
-        return self.packed
+        """`struct imd_plan` and the steps, in this machine's byte order; the same object at every call."""
+        return self._packed
 
     @cached_property
     def digest(self) -> str:
         """`sha256:<hex>` over the packed bytes."""
-        return "sha256:" + hashlib.sha256(self.packed).hexdigest()
+        return "sha256:" + hashlib.sha256(self._packed).hexdigest()
 
     def describe(self) -> list[dict[str, object]]:
         """The steps for a reader, in order: what `immure plan` prints and what a signed `plan` reply carries."""
