@@ -34,7 +34,7 @@ def test_the_newcomers_line(here: Path) -> None:
 
 def test_every_option_together_is_a_manifest_that_the_daemon_takes(here: Path) -> None:
     flags = Flags(
-        ro=(".:/work",), rw=("out:/out",), tmpfs=("/scratch",), rootfs="root", network="none", memory="512M",
+        ro=(".:/app",), rw=("out:/out",), tmpfs=("/scratch",), rootfs="root", network="none", memory="512M",
         cpus="1.5", pids=64, wall="60s", cpu_time="10s", disk="64M", files=128, output="1M", strict=True,
     )  # fmt: skip
     order = compile_order(flags, here)
@@ -48,7 +48,7 @@ def test_every_option_together_is_a_manifest_that_the_daemon_takes(here: Path) -
 
 
 def test_a_relative_cwd_starts_where_we_stand_inside(here: Path) -> None:
-    assert compile_order(Flags(ro=(".:/work",), cwd="sub"), here).cwd == "/work/sub"
+    assert compile_order(Flags(ro=(".:/app",), cwd="sub"), here).cwd == "/app/sub"
 
 
 def test_an_absolute_cwd_is_a_place_inside(here: Path) -> None:

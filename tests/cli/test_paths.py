@@ -48,23 +48,23 @@ def test_a_path_at_another_place_names_both() -> None:
 
 def test_where_we_stand_is_where_it_is_seen_inside(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    assert inside(tmp_path / "sub", [Bound(str(tmp_path), "/work")]) == "/work/sub"
+    assert inside(tmp_path / "sub", [Bound(str(tmp_path), "/app")]) == "/app/sub"
 
 
 def test_the_deepest_bound_path_decides(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    bounds = [Bound(str(tmp_path / "sub"), "/deep"), Bound(str(tmp_path), "/work")]
+    bounds = [Bound(str(tmp_path / "sub"), "/deep"), Bound(str(tmp_path), "/app")]
     assert inside(tmp_path / "sub", bounds) == "/deep"
 
 
 def test_a_bound_symlink_is_followed_to_where_we_stand(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    assert inside(tmp_path / "real", [Bound(str(tmp_path / "link"), "/work")]) == "/work"
+    assert inside(tmp_path / "real", [Bound(str(tmp_path / "link"), "/app")]) == "/app"
 
 
 def test_outside_every_bound_path_there_is_no_place(tmp_path: Path) -> None:
-    assert inside(tmp_path, [Bound(str(tmp_path / "other"), "/work")]) is None
+    assert inside(tmp_path, [Bound(str(tmp_path / "other"), "/app")]) is None
 
 
 @pytest.fixture

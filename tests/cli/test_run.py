@@ -172,8 +172,8 @@ def test_who_acts_for_another_reads_no_more_than_they(immure: Immure, tmp_path: 
 
 
 def test_a_path_can_stand_elsewhere_inside(immure: Immure, workspace: Path) -> None:
-    done = immure("run", "--as", "nobody", "--ro", ".:/work", "--", "pwd", cwd=workspace)
-    assert done.stdout == b"/work\n"
+    done = immure("run", "--as", "nobody", "--ro", ".:/app", "--", "pwd", cwd=workspace)
+    assert done.stdout == b"/app\n"
 
 
 def test_a_variable_is_set(immure: Immure) -> None:
