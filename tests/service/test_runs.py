@@ -273,7 +273,7 @@ def test_the_list_of_descriptors_must_fit_what_came(tmp_path: Path, args: dict[s
         ({"argv": ["true"], "cwd": "relative"}, "bad_argument"),
         ({"argv": ["true"], "env": {"A=B": "c"}}, "bad_argument"),
         ({"argv": ["true"], "limits": {"wall": "100000h"}}, "bad_argument"),
-        ({"argv": ["true"], "limits": {"wal": "1s"}}, "bad_argument"),
+        ({"argv": ["true"], "limits": {"wal": "1s"}}, "unknown_field"),
         ({"argv": ["true"], "manifest": "sha256:00"}, "unknown_manifest"),
         ({"argv": ["true"], "manifest": {"schema": 2}}, "manifest_invalid"),
         ({"argv": ["true"], "manifest": 1}, "bad_argument"),
