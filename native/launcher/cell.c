@@ -5,9 +5,9 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <inttypes.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -51,16 +51,13 @@ void cell_kill(const struct cell *cell)
     pidfd_send_signal(cell->init, SIGKILL, NULL, 0);
 }
 
-bool cell_wait(const struct cell *cell, int timeout_ms)
+void cell_wait(struct cell *cell)
 {
-  struct pollfd end = {.fd = cell->init, .events = POLLIN};
-  int ready;
   if (cell->init < 0)
-    return true;
-  do
-    ready = poll(&end, 1, timeout_ms);
-  while (ready < 0 && errno == EINTR);
-  return ready > 0;
+    return;
+  while (waitid(P_PIDFD, (id_t)cell->init, NULL, WEXITED) < 0 && errno == EINTR)
+    continue;
+  imd_close(&cell->init);
 }
 
 /* --- PID 1 ------------------------------------------------------------------------------------------------------- */
@@ -79,9 +76,29 @@ static int become_inner_root(int host_proc, struct imd_error *err)
   return 0;
 }
 
+/* PID 1 is a copy of the launcher, whose command line names paths of the host: anybody may read it in /proc/1. */
+static int forget_arguments(int host_proc, struct imd_error *err)
+{
+  char text[2048];
+  if (imd_read_at(host_proc, "self/stat", text, sizeof text) < 0)
+    return cell_fail(err, "PID 1's command line");
+  /* Fields 48 to 51 (proc(5)): where arguments and environment begin and end; the name, in brackets, is the second. */
+  const char *at = strrchr(text, ')');
+  for (int field = 2; at && field < 48; field++)
+    at = strchr(at + 1, ' ');
+  uintptr_t bounds[4] = {0};
+  if (!at || sscanf(at, "%" SCNuPTR " %" SCNuPTR " %" SCNuPTR " %" SCNuPTR, &bounds[0], &bounds[1], &bounds[2],
+                    &bounds[3]) != 4)
+    return imd_fail(err, IMD_STAGE_CELL, 0, "PID 1's command line");
+  for (size_t i = 0; i < 4; i += 2)
+    if (bounds[i] != 0 && bounds[i + 1] > bounds[i])
+      explicit_bzero((void *)bounds[i], bounds[i + 1] - bounds[i]);
+  return 0;
+}
+
 static int prepare_init(const struct cell *cell, int warden, struct imd_error *err)
 {
-  if (view_mount_proc(&cell->view, err) < 0)
+  if (view_mount_proc(&cell->view, err) < 0 || forget_arguments(cell->config->host_proc, err) < 0)
     return -1;
   if (unshare(CLONE_NEWUSER) < 0)
     return cell_fail(err, "the user namespace");

@@ -7,14 +7,13 @@
 #include "warden.h"
 
 #include <stdbool.h>
-#include <sys/types.h>
 
 struct cell {
   const struct warden_config *config;
   struct view view;
   int host_pid_ns;                 /* what children outside of the cell are born in */
   int pid_ns, user_ns;             /* the cell's own */
-  int init;                        /* pidfd of PID 1 */
+  int init;                        /* pidfd of PID 1; -1 once it is dead */
   int leash;                       /* PID 1 dies when nobody holds this any more */
 };
 
@@ -32,10 +31,9 @@ int cell_enter_pids(const struct cell *cell, bool inside);
 void cell_kill(const struct cell *cell);
 
 /*
- * Waits until no process of the cell is left, at most `timeout_ms` (-1: for good). The caller has reaped its own
- * children in there: PID 1 waits for them. False when time ran out.
+ * Waits until no process of the cell is left. The caller has reaped its own children in there: PID 1 waits for them.
  */
-bool cell_wait(const struct cell *cell, int timeout_ms);
+void cell_wait(struct cell *cell);
 
 /* All capabilities away: effective, permitted, inheritable, ambient, and the bounding set of this user namespace. */
 int drop_capabilities(void);

@@ -19,7 +19,7 @@
 #define CPU_STEP_NS 5000000u
 
 struct watch {
-  const struct cell *cell;
+  struct cell *cell;
   const struct cgroup *cgroup;
   struct run *run;
   struct payload *payload;
@@ -180,7 +180,7 @@ static uint32_t find_cause(const struct watch *watch, const struct imd_outcome *
   return outcome->wait_status == SIGKILL && outcome->oom_kills > 0 ? IMD_CAUSE_OOM : IMD_CAUSE_SIGNALED;
 }
 
-void kill_cell(const struct cell *cell, const struct cgroup *cgroup, const struct payload *payload)
+void kill_cell(struct cell *cell, const struct cgroup *cgroup, const struct payload *payload)
 {
   cgroup_kill(cgroup);
   cell_kill(cell);
@@ -188,10 +188,10 @@ void kill_cell(const struct cell *cell, const struct cgroup *cgroup, const struc
   if (payload->pidfd >= 0)
     while (waitid(P_PIDFD, (id_t)payload->pidfd, NULL, WEXITED) < 0 && errno == EINTR)
       continue;
-  cell_wait(cell, -1);
+  cell_wait(cell);
 }
 
-int supervise(const struct cell *cell, const struct cgroup *cgroup, struct run *run, struct payload *payload,
+int supervise(struct cell *cell, const struct cgroup *cgroup, struct run *run, struct payload *payload,
               struct imd_outcome *outcome, bool *orphaned, struct imd_error *err)
 {
   struct watch watch = {.cell = cell, .cgroup = cgroup, .run = run, .payload = payload, .start = imd_now_ns()};

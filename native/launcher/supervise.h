@@ -14,10 +14,10 @@
  * Returns when no process of the cell is left: 0 with `outcome` filled but for `collected`; -1 with `err` when there
  * was no exec. `*orphaned`: the launcher is gone, and there is nobody to tell. Afterwards run->over holds.
  */
-int supervise(const struct cell *cell, const struct cgroup *cgroup, struct run *run, struct payload *payload,
+int supervise(struct cell *cell, const struct cgroup *cgroup, struct run *run, struct payload *payload,
               struct imd_outcome *outcome, bool *orphaned, struct imd_error *err);
 
 /* Kills what there is of a cell, and returns when it is dead. */
-void kill_cell(const struct cell *cell, const struct cgroup *cgroup, const struct payload *payload);
+void kill_cell(struct cell *cell, const struct cgroup *cgroup, const struct payload *payload);
 
 #endif

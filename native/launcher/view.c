@@ -448,11 +448,8 @@ static int make_read_only(int proc, const char *name)
 
 int view_mount_proc(const struct view *view, struct imd_error *err)
 {
-  /* PID 1, which is a copy of ours, with our command line, is nobody's to see. */
   cleanup_fd int context = fsopen("proc", FSOPEN_CLOEXEC);
-  if (context < 0 || fsconfig(context, FSCONFIG_SET_STRING, "hidepid", "invisible", 0) < 0)
-    return cell_fail(err, "/proc");
-  cleanup_fd int proc = finish_mount(context, INERT);
+  cleanup_fd int proc = context < 0 ? -1 : finish_mount(context, INERT);
   if (proc < 0 || attach_at(proc, view->root, "proc") < 0)
     return cell_fail(err, "/proc");
   for (size_t i = 0; i < COUNT(proc_masked); i++)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import struct
 import subprocess
@@ -18,13 +17,14 @@ from typing import Final
 from immured.isolation import abi, messages
 from immured.isolation.abi import BindFlag, Cause, Controller, Message, Op
 from immured.isolation.messages import Exited, Failed
-from immured.isolation.plan import Plan, Step
+from immured.isolation.plan import Step
 
-__all__ = ["ALLOW_ALL", "SLOT_BASE", "Cell", "Peer", "Run", "Wish"]
+__all__ = ["ALLOW_ALL", "SLOT_BASE", "Cell", "Peer", "Pipes", "Run", "Wish", "bind", "file", "python"]
 
 PREPARE: Final = 128
 PARKED: Final = 160
-SLOT_BASE: Final = 0x7F000000  # far from the ranges that daemons on this machine use
+# Far from the ranges of daemons on this machine, and from those of a suite that runs beside this one.
+SLOT_BASE: Final = 0x7F000000 + os.getpid() % 64 * 4 * abi.SLOT_SIZE
 PATIENCE_S: Final = 60.0
 ALLOW_ALL: Final = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
 """A filter that lets everything pass: the walls under test stand without one."""
@@ -64,7 +64,8 @@ class Wish:
     umask: int = 0o022
     program: bytes = ALLOW_ALL
 
-    def plan(self) -> Plan:
+    def packed(self) -> bytes:
+        """`struct imd_plan` and its steps."""
         name = self.sandbox or f"run-{os.getpid()}-{id(self)}"
         words = [one.encode() if isinstance(one, str) else one for one in self.argv]
         steps = [
@@ -88,13 +89,24 @@ class Wish:
             Step(Op.SECCOMP, (), (self.program,)),
             Step(Op.EXEC, (len(words),), (self.cwd.encode(), *words, *(one.encode() for one in self.env))),
         ]
-        return Plan(tuple(steps))
+        body = b"".join(step.pack() for step in steps)
+        return struct.pack("=4I", abi.PLAN_MAGIC, abi.PROTOCOL_VERSION, len(steps), 16 + len(body)) + body
 
 
 def bind(source: Path | str, target: Path | str | None = None, flags: BindFlag = BindFlag(0)) -> Step:
     """A host path inside, at the same path unless `target` says where."""
     place = source if target is None else target
     return Step(Op.BIND, (int(flags),), (os.fsencode(source), os.fsencode(place)))
+
+
+def file(target: str, content: bytes, mode: int = 0o644) -> Step:
+    """A file that the plan puts in."""
+    return Step(Op.FILE, (mode,), (target.encode(), content))
+
+
+def python(program: str) -> list[str]:
+    """A command that runs `program`, by the host's own interpreter."""
+    return ["/usr/bin/python3", "-I", "-c", program]
 
 
 @dataclass
@@ -212,7 +224,7 @@ class Cell:
 
     def attempt(self, wish: Wish, peer: Peer = Peer(), stdin: bytes = b"", *, in_memfd: bool = False) -> Run | Failed:
         """The whole way, with pipes that the payload's output is read from."""
-        packed = wish.plan().pack()
+        packed = wish.packed()
         with Pipes(stdin) as pipes:
             if failed := self.prepare(packed, pipes.theirs, peer, in_memfd=in_memfd):
                 return failed
@@ -281,10 +293,3 @@ class Pipes:
                 return
             self._output[index] += data
 
-
-def end_quietly(pid: int) -> None:
-    """SIGKILL, for a process that may be gone."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
