@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from immured.host import probes_cgroups, probes_kernel, probes_resources, probes_storage
 from immured.host.check import Check, Status, in_child
 from immured.host.doctor import Report, examine
+from tests.walls.acting import as_user
 
 UNIFIED = "30 1 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 HYBRID = (
@@ -129,6 +131,16 @@ def test_the_daemon_can_run_here(report: Report) -> None:
 @pytest.mark.vm_ok
 def test_every_weakness_has_its_remedy(report: Report) -> None:
     assert all(check.remedy for check in report.checks if check.status in (Status.WARN, Status.FAIL))
+
+
+@pytest.mark.needs_root
+def test_without_root_only_root_itself_is_missed(report: Report) -> None:
+    """What a probe could not try, it draws no conclusion from."""
+
+    def examined() -> list[str]:
+        return [check.name for check in examine(Path("/nowhere")).checks if check.status is Status.FAIL]
+
+    assert as_user(pwd.getpwnam("nobody").pw_uid, examined) == ["host.root"]
 
 
 def test_every_name_stands_once(report: Report) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import pwd
+import shlex
 import shutil
 import signal
 import subprocess
@@ -227,6 +228,32 @@ def test_when_nobody_reads_our_output_the_run_ends(daemon: ThrowawayDaemon) -> N
         process.stdout.read(10)
         process.stdout.close()
         assert process.wait(PATIENCE) == 141
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_descriptors_are_nobodys(daemon: ThrowawayDaemon, closed: str) -> None:
+    line = shlex.join(command_line(daemon, "--", "sh", "-c", "cat; echo out; echo err >&2"))
+    done = subprocess.run(["/bin/sh", "-c", f"{line} {closed}"], capture_output=True, timeout=PATIENCE, check=False)
+    expected = (b"" if ">&-" in closed.split() else b"out\n", b"" if "2>&-" in closed else b"err\n")
+    assert (done.returncode, (done.stdout, done.stderr)) == (0, expected)
+
+
+def test_a_full_disk_behind_our_output_is_named(daemon: ThrowawayDaemon) -> None:
+    with open("/dev/full", "wb") as full:
+        command = command_line(daemon, "--", "echo", "hello")
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE, check=False)
+    assert done.returncode == 125
+    assert b"immure: input_output: " in done.stderr
+
+
+def test_output_that_does_not_block_comes_whole(daemon: ThrowawayDaemon) -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    command = command_line(daemon, "--", "head", "-c", "1000000", "/dev/zero")
+    with subprocess.Popen(command, stdout=write) as process, open(read, "rb") as output:
+        os.close(write)
+        assert len(output.read()) == 1_000_000
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_sandbox_can_be_ended_by_its_name(daemon: ThrowawayDaemon, immure: Immure) -> None:

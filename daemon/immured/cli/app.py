@@ -73,6 +73,7 @@ def app() -> None:
 
 def serve() -> NoReturn:
     """Run the command line on sys.argv and exit."""
+    hold_standard_descriptors()
     try:
         status = app.main(prog_name="immure", standalone_mode=False)
     except ImmuredError as error:
@@ -87,6 +88,14 @@ def serve() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def hold_standard_descriptors() -> None:
+    """Put /dev/null where 0, 1 or 2 is closed: else the socket to the daemon would become our standard output."""
+    descriptor = 0
+    while descriptor <= 2:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
 
 
 def usage_remedy(error: click.UsageError) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import sys
 from dataclasses import replace
@@ -49,7 +51,11 @@ class Running(click.Command):
             return super().invoke(ctx)
         except ImmuredError as error:
             complain(error.code, error.message, error.remedy)
-            raise click.exceptions.Exit(REFUSED) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            complain("input_output", f"our own input or output: {error.strerror}", "look where it is redirected to")
+        raise click.exceptions.Exit(REFUSED)
 
 
 @click.command(cls=Running, context_settings={"allow_interspersed_args": False})
@@ -131,7 +137,10 @@ def writer(descriptor: int) -> Callable[[bytes], None]:
     def write(data: bytes) -> None:
         view = memoryview(data)
         while view:
-            view = view[os.write(descriptor, view) :]
+            try:
+                view = view[os.write(descriptor, view) :]
+            except BlockingIOError:  # whoever shares the pipe or terminal with us made it so
+                select.select((), (descriptor,), ())
 
     return write
 
@@ -150,10 +159,8 @@ def ended_by_us() -> None:
 def leave(status: int) -> None:
     """Exit at once: a thread may still wait for a terminal's next line, and nobody wants it any more."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, AttributeError):  # gone, or closed before we began
             stream.flush()
-        except OSError:
-            continue
     os._exit(status)
 
 

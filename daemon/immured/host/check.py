@@ -6,11 +6,14 @@ import errno
 import os
 import select
 import signal
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-__all__ = ["Check", "Status", "errno_name", "in_child"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["Check", "Status", "errno_name", "in_child", "is_root", "untried"]
 
 
 class Status(StrEnum):
@@ -44,6 +47,16 @@ class Check:
             "remedy": self.remedy,
             "facts": dict(self.facts),
         }
+
+
+def is_root() -> bool:
+    """Whether what only root can do can be tried."""
+    return os.geteuid() == 0
+
+
+def untried(name: str) -> Check:
+    """The finding where a probe needs root and we are not: nothing is concluded from a refusal that proves nothing."""
+    return Check(name, Status.INFO, "not tried: needs root")
 
 
 def errno_name(number: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from immured.host import syscalls
 from immured.host.cgroup import parse_mount
-from immured.host.check import Check, Status, errno_name
+from immured.host.check import Check, Status, errno_name, is_root, untried
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,10 @@ def probe(proc: Path = Path("/proc")) -> Iterator[Check]:
     have = frozenset((found.unified / "cgroup.controllers").read_text().split())
     for name in WEAKER:
         yield controller(name, have, found)
-    yield from birth(found.unified)
+    if is_root():
+        yield from birth(found.unified)
+    else:
+        yield from map(untried, ("cgroup.kill", "cgroup.birth"))
 
 
 def controller(name: str, have: frozenset[str], found: Mounts) -> Check:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from immured.host import syscalls
-from immured.host.check import Check, Status, errno_name, in_child
+from immured.host.check import Check, Status, errno_name, in_child, is_root, untried
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def probe(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Iterator[Chec
     yield architecture(platform.machine())
     yield root()
     for name, flag in NAMESPACES.items():
-        yield namespace(name, flag, proc)
+        yield namespace(name, flag, proc) if is_root() else untried(f"namespace.{name}")
     yield seccomp(proc)
     yield landlock(syscalls.landlock_abi())
     yield modules(sys)
@@ -72,7 +72,7 @@ def architecture(machine: str) -> Check:
 
 def root() -> Check:
     """The daemon's launcher is root, and most of what follows can only be tried as root."""
-    if os.geteuid() == 0:
+    if is_root():
         return Check("host.root", Status.OK, "running as root")
     return Check(
         "host.root", Status.FAIL, f"running as uid {os.geteuid()}: the launcher needs root, and so do these probes",

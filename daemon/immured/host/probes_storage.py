@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from immured.host import syscalls
-from immured.host.check import Check, Status, errno_name
+from immured.host.check import Check, Status, errno_name, is_root, untried
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +30,11 @@ def probe(state: Path, proc: Path = Path("/proc")) -> Iterator[Check]:
     """Every finding about storage, for the state directory (or its nearest existing parent) and for temporary files."""
     place = existing(state)
     mountinfo = (proc / "self/mountinfo").read_text()
-    yield ledger_disk(place, file_system(place, mountinfo))
     yield free(place)
+    if not is_root():
+        yield from map(untried, ("storage.sync", "storage.idmap.state", "storage.idmap.tmp"))
+        return
+    yield ledger_disk(place, file_system(place, mountinfo))
     yield idmapped("storage.idmap.state", place, mountinfo)
     yield idmapped("storage.idmap.tmp", Path(tempfile.gettempdir()), mountinfo)
 
