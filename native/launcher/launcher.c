@@ -250,7 +250,7 @@ static void serve(struct imd_launcher *launcher)
   while (!finished(launcher)) {
     if (!launcher->stopping) {
       imd_run_serve_waiting(launcher);
-      if (imd_pool_tend(&launcher->pool, launcher->waiting_count) < 0)
+      if (imd_pool_tend(&launcher->pool, launcher->waiting_count, launcher->runs.count > 0) < 0)
         parker_lost(launcher);
       tend_listener(launcher);
     }

@@ -10,6 +10,7 @@
 
 #define MILLISECOND 1000000ull
 #define REVIEW_NS (2000 * MILLISECOND)
+#define PUT_OFF_NS (5 * MILLISECOND)
 #define LONGEST_REST_NS (1000 * MILLISECOND)
 enum { FAILURES_IN_A_ROW = 3 };
 
@@ -121,13 +122,30 @@ static bool wants_more(const struct imd_pool *pool, uint32_t waiting)
          !TAILQ_EMPTY(&pool->free_cells);
 }
 
-int imd_pool_tend(struct imd_pool *pool, uint32_t waiting)
+/* Making a cell takes a processor as long as a short run does: it may wait until that run is over. */
+static bool put_off(struct imd_pool *pool, uint64_t now, uint32_t waiting, bool engaged)
 {
-  const bool timed = pool->review != UINT64_MAX || pool->not_before != 0;
-  const uint64_t now = timed ? imd_now_ns() : 0;
-  review(pool, now);
-  if (now < pool->not_before)
+  if (!engaged || waiting > 0 || pool->parked * 2 <= pool->target) {
+    pool->put_off = 0;
+    return false;
+  }
+  if (pool->put_off == 0)
+    pool->put_off = now + PUT_OFF_NS;
+  return now < pool->put_off;
+}
+
+int imd_pool_tend(struct imd_pool *pool, uint32_t waiting, bool engaged)
+{
+  const bool wanted = wants_more(pool, waiting);
+  if (!wanted)
+    pool->put_off = 0;
+  if (!wanted && pool->review == UINT64_MAX)
     return 0;
+  const uint64_t now = imd_now_ns();
+  review(pool, now);
+  if (now < pool->not_before || (wanted && put_off(pool, now, waiting, engaged)))
+    return 0;
+  pool->put_off = 0;
   /* After a failure one is tried before the rest. */
   while (wants_more(pool, waiting) && (pool->failures == 0 || pool->parking == 0)) {
     struct imd_cell *cell = TAILQ_FIRST(&pool->free_cells);
@@ -143,9 +161,12 @@ int imd_pool_tend(struct imd_pool *pool, uint32_t waiting)
 
 uint64_t imd_pool_wake(const struct imd_pool *pool, uint32_t waiting)
 {
-  if (wants_more(pool, waiting) && pool->parking == 0 && pool->not_before < pool->review)
-    return pool->not_before;
-  return pool->review;
+  uint64_t wake = UINT64_MAX;
+  if (pool->put_off != 0)
+    wake = pool->put_off;
+  else if (pool->not_before != 0 && wants_more(pool, waiting) && pool->parking == 0)
+    wake = pool->not_before;
+  return wake < pool->review ? wake : pool->review;
 }
 
 bool imd_pool_failing(const struct imd_pool *pool)

@@ -44,6 +44,7 @@ struct imd_pool {
   int parker;                      /* SEQPACKET */
   int epoll;                       /* wardens' sockets are watched here, as their slot */
 
+  uint64_t put_off;                /* ns: refill then at the latest, for the sake of a run in hand; 0: not put off */
   uint32_t failures;               /* cells in a row that could not be made */
   uint64_t not_before;             /* ns: no other attempt before */
   struct imd_error failure;        /* why the last one was not */
@@ -57,8 +58,11 @@ void imd_pool_open(struct imd_pool *pool, uint32_t slot_base, uint32_t slots, ui
 /* A parked cell, now this run's; NULL when there is none, and then the pool grows. */
 struct imd_cell *imd_pool_take(struct imd_pool *pool, struct imd_run *run);
 
-/* Asks for what is missing, for `waiting` runs and the target; lets go of what is too much. -1: the parker is gone. */
-int imd_pool_tend(struct imd_pool *pool, uint32_t waiting);
+/*
+ * Asks for what is missing, for `waiting` runs and the target; lets go of what is too much. While the broker is
+ * `engaged` with runs and half the target is there, it does so a little later. -1: the parker is gone.
+ */
+int imd_pool_tend(struct imd_pool *pool, uint32_t waiting, bool engaged);
 
 /* When to tend next without another reason (imd_now_ns), UINT64_MAX: never. */
 uint64_t imd_pool_wake(const struct imd_pool *pool, uint32_t waiting);
