@@ -40,7 +40,6 @@ def test_strictness_can_be_asked_for() -> None:
         ({"wall": "2m"}, "limits.wall is 2m, more than the manifest's 1m"),
         ({"wall": "none"}, "limits.wall is none, more than the manifest's 1m"),
         ({"pids": 129}, "limits.pids is 129, more than the manifest's 128"),
-        ({"memroy": 1}, "limits holds an unknown field 'memroy'"),
         ({"memory": "x"}, "limits.memory is 'x'; write bytes, or a whole number with K, M, G or T (powers of 1024)"),
         ([], "limits is an array, not a map"),
     ],
@@ -49,6 +48,12 @@ def test_what_is_wider_or_not_understood_is_refused(limits: Any, message: str) -
     with pytest.raises(Refused) as refused:
         tighten(default_manifest(), limits)
     assert (refused.value.code, refused.value.message) == ("bad_argument", message)
+
+
+def test_a_name_that_is_no_limits_is_an_unknown_field() -> None:
+    with pytest.raises(Refused) as refused:
+        tighten(default_manifest(), {"memroy": 1})
+    assert (refused.value.code, refused.value.remedy) == ("unknown_field", "did you mean 'memory'?")
 
 
 def test_a_strict_manifest_stays_strict() -> None:

@@ -137,6 +137,7 @@ class Launcher:
         grant_read: Sequence[Path] = (),
         grant_write: Sequence[Path] = (),
         open_timeout_ms: int | None = None,
+        max_connections: int | None = None,
         ready_timeout: float = 20.0,
     ) -> Launcher:
         """Start the launcher and wait for READY; `facts` is known then.
@@ -157,6 +158,8 @@ class Launcher:
             arguments += ["--cgroup", os.fspath(cgroup)]
         if open_timeout_ms is not None:
             arguments += ["--open-timeout-ms", str(open_timeout_ms)]
+        if max_connections is not None:
+            arguments += ["--max-connections", str(max_connections)]
         for path in grant_read:
             arguments += ["--grant-read", os.fspath(path)]
         for path in grant_write:
@@ -274,14 +277,17 @@ class Launcher:
         """
         self._closing = True
         self._end("the daemon is stopping")
-        if kill:
-            self._signal(signal.SIGKILL)
+        if kill or not await self._ends_within(grace):
+            self._kill()
+            await self._ends_within(grace)
+
+    async def _ends_within(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(seconds):
                 await self._ended.wait()
         except TimeoutError:
-            self._signal(signal.SIGKILL)
-            await self._ended.wait()
+            return False
+        return True
 
     # -- sending
 
@@ -479,10 +485,11 @@ class Launcher:
             run.outcome.result().close()
         self._over.clear()
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _kill(self) -> None:
         if not self._ended.is_set():
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, number)
+            # a broker that gave up its rights cannot kill; the end of the socket still ends the launcher
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
 
 def _start(executable: Path, arguments: list[str], *inherited: int) -> int:

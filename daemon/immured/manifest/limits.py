@@ -48,15 +48,18 @@ _KINDS: Final = {
     "cpus": _Kind(cpus_of, show_cpus, 10, 4_096_000),
     "cpu_time": _Kind(duration_of, show_duration, 10**6, 366 * _DAY, numeric=False),
     "wall": _Kind(duration_of, show_duration, 10**6, 366 * _DAY, numeric=False),
-    "disk": _Kind(size_of, show_size, 4096, 1 << 50),
+    "disk": _Kind(size_of, show_size, 1 << 16, 1 << 50),
     "output": _Kind(size_of, show_size, 0, 1 << 50),
     "io": _Kind(size_of, show_size, 4096, 1 << 50),
 }
 
 
-def limits_of(values: object, where: str, code: str, base: Limits) -> Limits:
-    """`base` with what `values` (a map) names. Raises Refused `code`, naming the field beneath `where`."""
-    fields = take(values, where, (*LIMITS, "strict"), code=code)
+def limits_of(values: object, where: str, base: Limits, *, code: str, unknown: str) -> Limits:
+    """`base` with what `values` (a map) names.
+
+    Raises Refused `code`, or `unknown` for a name that is no limit's, naming the field beneath `where`.
+    """
+    fields = take(values, where, (*LIMITS, "strict"), code=code, unknown=unknown)
     given: dict[str, int | None] = {name: _limit(fields, name) for name in LIMITS if name in fields}
     strict = fields.optional("strict", bool)
     found = replace(base, **given)  # type: ignore[arg-type]
@@ -66,9 +69,9 @@ def limits_of(values: object, where: str, code: str, base: Limits) -> Limits:
 def tighten(manifest: Manifest, values: object) -> Manifest:
     """The manifest with a run's own `limits`, none of which may be wider. Its digest stays the manifest's.
 
-    Raises Refused `bad_argument`, naming the limit, what it may be at most, and what was asked for.
+    Raises Refused `bad_argument`, naming the limit, what it may be at most, and what was asked for; `unknown_field`.
     """
-    limits = limits_of(values, "limits", "bad_argument", manifest.limits)
+    limits = limits_of(values, "limits", manifest.limits, code="bad_argument", unknown="unknown_field")
     for name in LIMITS:
         most, asked = getattr(manifest.limits, name), getattr(limits, name)
         if most is not None and (asked is None or asked > most):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from immured.wire.strict import Fields
 
-__all__ = ["MAX_TEXT", "read_map", "read_toml"]
+__all__ = ["MAX_TEXT", "inline_digest", "read_map", "read_toml"]
 
 MAX_TEXT: Final = 256 * 1024
 """Bytes of a manifest's TOML."""
@@ -67,16 +67,24 @@ def read_toml(text: str | bytes, classes: Callable[[str], Manifest | None]) -> M
         raise Refused(INVALID, f"the manifest is not TOML: {reason}", "see https://toml.io") from None
     fields = take(values, "manifest", _TOP, code=INVALID, unknown=INVALID)
     fields.required("name", str)
-    return _manifest(fields, hashlib.sha256(raw).hexdigest(), classes)
+    return _manifest(fields, "sha256:" + hashlib.sha256(raw).hexdigest(), classes)
 
 
-def read_map(values: object, classes: Callable[[str], Manifest | None]) -> Manifest:
-    """A manifest from a map as it came over the wire; its digest is over its msgpack, the keys of every map sorted.
+def inline_digest(values: object) -> str:
+    """The digest of a manifest as a map: SHA-256 of its msgpack, the keys of every map sorted.
+
+    Raises Refused `manifest_invalid` where it is no map, and as `strict_msgpack.pack` does.
+    """
+    take(values, "manifest", _TOP, code=INVALID, unknown=INVALID)
+    return "sha256:" + hashlib.sha256(pack(_canonical(values))).hexdigest()
+
+
+def read_map(values: object, digest: str, classes: Callable[[str], Manifest | None]) -> Manifest:
+    """A manifest from a map as it came over the wire; `digest` is its `inline_digest`.
 
     Raises Refused `manifest_invalid`.
     """
-    fields = take(values, "manifest", _TOP, code=INVALID, unknown=INVALID)
-    return _manifest(fields, hashlib.sha256(pack(_canonical(values))).hexdigest(), classes)
+    return _manifest(take(values, "manifest", _TOP, code=INVALID, unknown=INVALID), digest, classes)
 
 
 def _manifest(fields: Fields, digest: str, classes: Callable[[str], Manifest | None]) -> Manifest:
@@ -91,11 +99,13 @@ def _manifest(fields: Fields, digest: str, classes: Callable[[str], Manifest | N
     manifest = Manifest(
         name=read_label(fields, "name", fields.values.get("name", "inline")),
         class_=class_,
-        digest=f"sha256:{digest}",
+        digest=digest,
         command=_command(fields, base.command),
         filesystem=_filesystem(fields, base.filesystem),
         network=_network(fields, base.network),
-        limits=limits_of(fields.values.get("limits", {}), "manifest.limits", INVALID, base.limits),
+        limits=limits_of(
+            fields.values.get("limits", {}), "manifest.limits", base.limits, code=INVALID, unknown=INVALID
+        ),
         syscalls=_syscalls(fields, base.syscalls),
         personas=read_list(fields, "personas", (), read_label, _MAX_LABELS),
         tenants=read_list(fields, "tenants", (), read_label, _MAX_LABELS),
