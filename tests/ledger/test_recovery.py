@@ -228,3 +228,14 @@ def test_every_flip_without_a_newer_checkpoint_refuses_or_loses_at_most_a_line_w
                 assert aside == [bytes(flipped[start:])]
             else:
                 assert position > start  # the last line, which nothing vouches for yet
+
+
+def test_a_visitor_that_fails_leaves_the_ledger_unlocked() -> None:
+    storage = holding(text(LINES))
+
+    def visit(entry: Entry) -> None:
+        raise ValueError(entry.seq)
+
+    with pytest.raises(ValueError, match="0"):
+        opened(storage, visit=visit)
+    assert not storage.locked

@@ -11,8 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from immured.ledger.timestamps import is_timestamp
 
@@ -69,8 +68,7 @@ def leaf_hash(line: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + line).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A line of the ledger, read. `actor` and `data` as JSON says them; `leaf` is the hash of the line's bytes."""
 
     seq: int
@@ -127,13 +125,35 @@ def _encode_text(text: str) -> Json:
     return text if len(raw) <= MAX_TEXT else _digest(raw, _text_head(raw))
 
 
-def encode_value(value: object, where: str = "data", depth: int = 2) -> Json:
+class _Misfit(ValueError):
+    """A value that no entry can hold; whoever passes it up adds the place."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+        self.place = ""
+
+    def __str__(self) -> str:
+        return f"{self.place.lstrip('.')}: {self.why}"
+
+
+def encode_value(value: object) -> Json:
     """The value as it enters an entry: long text by digest, bytes that are not UTF-8 as `{"b64": ...}`.
 
     An integer beyond 2**53 - 1 enters as a string of its digits, a key that is no text of 1,024 bytes as `sha256:` and
     its digest. Raises ValueError, naming the place, for what no caller's input can be and an entry cannot hold: None
     (leave the field out), floats, keys that are neither text nor bytes, nesting beyond MAX_DEPTH.
     """
+    return _encode(value, 2)
+
+
+def _encode(value: object, depth: int) -> Json:
+    # The plain types first and exactly: asking an abstract class costs more than all the rest.
+    kind = type(value)
+    if kind is dict or kind is list or kind is tuple:
+        if depth > MAX_DEPTH:
+            raise _Misfit(f"nested deeper than {MAX_DEPTH}")
+        return _encode_mapping(value, depth) if isinstance(value, dict) else _encode_sequence(value, depth)  # type: ignore[arg-type]
     if isinstance(value, str):
         return value if len(value) <= MAX_TEXT and value.isascii() else _encode_text(value)
     if isinstance(value, bool):
@@ -143,32 +163,48 @@ def encode_value(value: object, where: str = "data", depth: int = 2) -> Json:
     if isinstance(value, bytes | bytearray | memoryview):
         return _encode_octets(bytes(value))
     if depth > MAX_DEPTH:
-        raise ValueError(f"{where}: nested deeper than {MAX_DEPTH}")
+        raise _Misfit(f"nested deeper than {MAX_DEPTH}")
     if isinstance(value, Mapping):
-        return _encode_mapping(value, where, depth)
+        return _encode_mapping(value, depth)
     if isinstance(value, Sequence):
-        return [encode_value(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
-    raise ValueError(f"{where}: a value of type {type(value).__name__} has no place in an entry")
+        return _encode_sequence(value, depth)
+    raise _Misfit(f"a value of type {type(value).__name__} has no place in an entry")
 
 
-def _encode_key(key: object, where: str) -> str:
+def _encode_sequence(value: Sequence[object], depth: int) -> list[Json]:
+    encoded: list[Json] = []
+    try:
+        for item in value:
+            encoded.append(_encode(item, depth + 1))  # noqa: PERF401  the place of what fails is its length
+    except _Misfit as misfit:
+        misfit.place = f"[{len(encoded)}]{misfit.place}"
+        raise
+    return encoded
+
+
+def _encode_mapping(value: Mapping[Any, object], depth: int) -> dict[str, Json]:
+    encoded: dict[str, Json] = {}
+    key = ""
+    try:
+        for given, item in value.items():
+            key = given if isinstance(given, str) and len(given) <= MAX_TEXT and given.isascii() else _encode_key(given)
+            while key in encoded:  # nothing a caller names may take another's place
+                key += "~"
+            encoded[key] = _encode(item, depth + 1)
+    except _Misfit as misfit:
+        misfit.place = f".{key}{misfit.place}"
+        raise
+    return encoded
+
+
+def _encode_key(key: object) -> str:
     if not isinstance(key, str | bytes):
-        raise ValueError(f"{where}: the key {key!r} is not text"[:256])  # noqa: TRY004  one error for callers to know
+        raise _Misfit(f"the key {key!r} is not text"[:256])
     text = _encode_text(key) if isinstance(key, str) else _encode_octets(key)
     if isinstance(text, str):
         return text
     raw = key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass")
     return f"sha256:{hashlib.sha256(raw).hexdigest()}"
-
-
-def _encode_mapping(value: Mapping[Any, object], where: str, depth: int) -> dict[str, Json]:
-    encoded: dict[str, Json] = {}
-    for given, item in value.items():
-        key = _encode_key(given, where)
-        while key in encoded:  # nothing a caller names may take another's place
-            key += "~"
-        encoded[key] = encode_value(item, f"{where}.{key}", depth + 1)
-    return encoded
 
 
 _encoder = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"), allow_nan=False)
@@ -178,7 +214,7 @@ def _escape(match: re.Match[str]) -> str:
     return json.dumps(match.group())[1:-1]
 
 
-def _to_text(value: Json) -> bytes:
+def _to_text(value: object) -> bytes:
     text = _encoder.encode(value)
     if not text.isascii() or "\x7f" in text:
         # Outside of strings JSON is printable ASCII, so whatever matches stands within one.
@@ -186,20 +222,15 @@ def _to_text(value: Json) -> bytes:
     return text.encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
-    """The part of a line that does not depend on its place in the ledger, encoded."""
+class Body(NamedTuple):
+    """The part of a line that does not depend on its place in the ledger: `members` are actor and data, encoded."""
 
     type: str
-    actor: bytes
-    data: bytes
+    members: bytes
 
 
-def _fit(members: Mapping[str, Json], budget: int) -> bytes:
+def _fit(name: str, members: dict[str, Json], budget: int) -> bytes:
     """A map as JSON within `budget` bytes: its largest members, as far as needed, by digest of their own JSON text."""
-    text = _to_text(dict(members))
-    if len(text) <= budget:
-        return text
     parts = {key: _to_text(value) for key, value in members.items()}
     keys = {key: _to_text(key) for key in parts}
     total = 1 + sum(len(parts[key]) + len(keys[key]) + 2 for key in parts)
@@ -210,7 +241,7 @@ def _fit(members: Mapping[str, Json], budget: int) -> bytes:
         total += len(by_digest) - len(parts[key])
         parts[key] = by_digest
     if total > budget:
-        raise ValueError(f"{len(parts)} members do not fit one line, even by digest")
+        raise ValueError(f"{name}: {len(parts)} members do not fit one line, even by digest")
     return b"{" + b",".join(keys[key] + b":" + parts[key] for key in parts) + b"}"
 
 
@@ -221,15 +252,27 @@ def encode_body(type_: str, actor: Mapping[str, object], data: Mapping[str, obje
     """
     if len(type_) > _MAX_TYPE or _TYPE.fullmatch(type_) is None:
         raise ValueError(f"{type_!r} is not the name of an entry type")
-    actor_text = _fit(_encode_mapping(actor, "actor", 2), _MAX_ACTOR)
-    data_text = _fit(_encode_mapping(data, "data", 2), MAX_LINE - _FRAME - len(type_) - len(actor_text))
-    return Body(type_, actor_text, data_text)
+    members = {"actor": _encode_member("actor", actor), "data": _encode_member("data", data)}
+    text = _to_text(members)[1:-1]
+    budget = MAX_LINE - _FRAME - len(type_)
+    if len(text) > budget:
+        actor_text = _fit("actor", members["actor"], _MAX_ACTOR)
+        text = b'"actor":' + actor_text + b',"data":' + _fit("data", members["data"], budget - len(actor_text))
+    return Body(type_, text)
+
+
+def _encode_member(name: str, value: Mapping[str, object]) -> dict[str, Json]:
+    try:
+        return _encode_mapping(value, 2)
+    except _Misfit as misfit:
+        misfit.place = f"{name}{misfit.place}"
+        raise
 
 
 def build_line(seq: int, ts: str, body: Body, prev: str) -> bytes:
     """The line at `seq`, without its newline; at most MAX_LINE bytes. `prev` is the hex leaf of the line before."""
-    head = f'{{"v":1,"seq":{seq},"ts":"{ts}","type":"{body.type}","actor":'.encode()
-    return b"".join((head, body.actor, b',"data":', body.data, b',"prev":"', prev.encode(), b'"}'))
+    head = f'{{"v":1,"seq":{seq},"ts":"{ts}","type":"{body.type}",'.encode()
+    return b"".join((head, body.members, b',"prev":"', prev.encode(), b'"}'))
 
 
 # --- reading -----------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from typing import Final
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from immured.errors import ConfigurationError, ImmuredError, Refused
+from immured.errors import ConfigurationError, Refused
 from immured.ledger.checkpoint import (
     Checkpoint,
     NoteError,
@@ -206,12 +206,11 @@ class Ledger:
             except BaseException:
                 log.close()
                 raise
-        except ImmuredError:
+        except BaseException as error:
             storage.unlock()
+            if isinstance(error, OSError):
+                raise _unopened(storage, error) from error
             raise
-        except OSError as error:
-            storage.unlock()
-            raise _unopened(storage, error) from error
         try:
             ledger._record(recovered)
         except BaseException:

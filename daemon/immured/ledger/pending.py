@@ -6,15 +6,14 @@ import asyncio
 import heapq
 import itertools
 import threading
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from immured.errors import Refused
 
 __all__ = ["Completion", "Pending", "Receipt"]
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """Where an entry stands: its index and its 32-byte leaf hash."""
 
     seq: int
