@@ -7,7 +7,6 @@ cwd = fields.optional("cwd", str)
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, TypeVar
 
@@ -40,6 +39,8 @@ def shown(text: str, limit: int = 64) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant."""
+    import difflib  # only a mistake needs it
+
     found = difflib.get_close_matches(name[:64], list(known), n=1, cutoff=0.6)
     return found[0] if found else None
 
