@@ -320,6 +320,42 @@ def test_whoever_waits_when_the_launcher_dies_is_told() -> None:
     play(act)
 
 
+def test_an_outcome_that_came_before_the_end_can_still_be_taken() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.prepare()
+        scene.say(Message.EXITED, 1, exited())
+        scene.process.kill()
+        await until(lambda: scene.lost)
+        assert isinstance((await within(scene.launcher.outcome(1))).report, Exited)
+
+    play(act)
+
+
+def test_an_outcome_asked_for_after_the_end_is_lost() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.prepare()
+        scene.process.kill()
+        await until(lambda: scene.lost)
+        with pytest.raises(LauncherLostError):
+            await within(scene.launcher.outcome(1))
+
+    play(act)
+
+
+def test_descriptors_of_a_run_whose_orderer_left_are_closed() -> None:
+    async def act(scene: Scene) -> None:
+        asyncio.ensure_future(scene.launcher.prepare(1, 0, b"plan", (0, 1, 2))).cancel()
+        close(scene.hear()[3])
+        scene.say(Message.PREPARED, 1)
+        fd = sealed_memfd("abandoned", b"")
+        scene.say(Message.EXITED, 1, exited(1), (fd,))
+        os.close(fd)
+        await until(lambda: not scene.launcher.runs)
+        assert not scene.launcher._over
+
+    play(act)
+
+
 def test_nothing_can_be_prepared_once_it_is_lost() -> None:
     async def act(scene: Scene) -> None:
         scene.process.kill()

@@ -92,6 +92,8 @@ def test_killed_before_it_began_is_killed() -> None:
         (Stage.EXEC, 1, errno.ENOENT, "executable_not_found", "/bin/nothing"),
         (Stage.EXEC, 1, errno.EACCES, "not_executable", "/bin/nothing"),
         (Stage.EXEC, 1, errno.ENOEXEC, "not_executable", "/bin/nothing"),
+        (Stage.EXEC, 1, errno.ENOMEM, "setup_failed", "/bin/nothing"),
+        (Stage.EXEC, 1, errno.E2BIG, "setup_failed", "/bin/nothing"),
         (Stage.CWD, 1, errno.ENOENT, "cwd_missing", "/work"),
         (Stage.MOUNT, 0, errno.ENOMEM, "setup_failed", "/srv/data"),
     ],

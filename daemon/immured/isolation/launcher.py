@@ -253,9 +253,13 @@ class Launcher:
         """How a prepared run ends, once it is torn down; take it once. Cancelled, its descriptors are closed.
 
         Raises KeyError for a run that is unknown, was never prepared, or whose outcome was taken and has come;
-        LauncherLostError from the answer.
+        LauncherLostError here or from the answer.
         """
-        record = self._runs.get(run) or self._over.pop(run)
+        record = self._runs.get(run) or self._over.pop(run, None)
+        if record is None:
+            if self._lost is not None:
+                raise LauncherLostError(self._lost)
+            raise KeyError(run)
         record.taken = True
         return record.outcome
 
@@ -277,6 +281,9 @@ class Launcher:
         """
         self._closing = True
         self._end("the daemon is stopping")
+        for run in self._over.values():
+            run.outcome.result().close()
+        self._over.clear()
         if kill or not await self._ends_within(grace):
             self._kill()
             await self._ends_within(grace)
@@ -417,6 +424,8 @@ class Launcher:
         run = self._runs.pop(number, None)
         if run is None or _resolve(run.prepared, report) or not _resolve(run.outcome, outcome):
             outcome.close()
+        elif not run.taken and run.prepared.cancelled():
+            outcome.close()  # who ordered it has left
         elif not run.taken:
             self._over[number] = run
 
@@ -481,9 +490,6 @@ class Launcher:
                     future.set_exception(lost)
                     future.exception()  # not everybody waits for both
         self._runs.clear()
-        for run in self._over.values():
-            run.outcome.result().close()
-        self._over.clear()
 
     def _kill(self) -> None:
         if not self._ended.is_set():

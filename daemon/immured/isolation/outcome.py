@@ -112,12 +112,22 @@ def _code(report: Failed) -> tuple[str, str]:
             return "path_missing", "name a path that exists for the caller, or mark it optional"
         return "path_denied", "name a path that the caller can open itself, or have the operator grant it (config.toml)"
     if report.stage is Stage.EXEC:
-        if report.errno in _MISSING:
-            return "executable_not_found", "name a program that exists inside; its interpreter must be there too"
-        return "not_executable", "name a program of this architecture with its execute permission set"
+        return _exec_code(report.errno)
     if report.errno in _BUSY:
         return "setup_failed", "the host is out of what the error names; try again, or raise the limit"
     return "setup_failed", "see `immure doctor`; if it finds nothing, report this message"
+
+
+def _exec_code(error: int) -> tuple[str, str]:
+    if error in _MISSING:
+        return "executable_not_found", "name a program that exists inside; its interpreter must be there too"
+    if error == errno.ENOMEM:
+        return "setup_failed", "raise limits.memory: the program does not fit into it"
+    if error == errno.EAGAIN:
+        return "setup_failed", "raise limits.pids"
+    if error == errno.E2BIG:
+        return "setup_failed", "shorten argv and env, or put the data into files or stdin"
+    return "not_executable", "name a program of this architecture with its execute permission set"
 
 
 def _path(report: Failed, step: Step | None) -> str:
