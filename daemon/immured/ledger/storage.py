@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import os
 import stat
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -18,6 +20,8 @@ __all__ = ["LOG", "LogFile", "PosixLog", "PosixStorage", "Storage"]
 LOG: Final = "current.jsonl"
 _LOCK: Final = "lock"
 _KEEP_SIZE: Final = 0x01  # FALLOC_FL_KEEP_SIZE, linux/falloc.h
+_SET_FLAGS: Final = 0x40086602  # FS_IOC_SETFLAGS, linux/fs.h; its argument is an int, whatever the number says
+_NO_COW: Final = 0x00800000  # FS_NOCOW_FL
 
 
 class LogFile(Protocol):
@@ -147,6 +151,16 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def _write_in_place(descriptor: int) -> None:
+    """Have an empty file's blocks written where they are.
+
+    btrfs would write a block anew each time that a line is added to it: the space taken in advance would not be the
+    space that is used, and a full disk would stop the ledger all the same. Other file systems refuse; none needs it.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(descriptor, _SET_FLAGS, struct.pack("=i", _NO_COW))
+
+
 class PosixStorage:
     """`Storage` over a directory that is root's alone (0700)."""
 
@@ -188,15 +202,20 @@ class PosixStorage:
     def create_log(self, first: bytes) -> None:
         if os.path.lexists(self._directory / LOG):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self._directory / LOG))
-        self.write_whole(LOG, first)
+        self._write_whole(LOG, first, 0o600, in_place=True)
 
     def write_whole(self, name: str, data: bytes, mode: int = 0o600) -> None:
+        self._write_whole(name, data, mode, in_place=False)
+
+    def _write_whole(self, name: str, data: bytes, mode: int, *, in_place: bool) -> None:
         path = self._directory / name
         path.parent.mkdir(mode=0o700, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
+                if in_place:
+                    _write_in_place(descriptor)
                 os.fchmod(descriptor, mode)
                 _write_all(descriptor, data)
                 os.fsync(descriptor)
