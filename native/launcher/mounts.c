@@ -211,7 +211,6 @@ static int cover_kernel_mounts(const struct cell *cell, bool *found, struct imd_
     return imd_fail(err, IMD_STAGE_MOUNT, errno, "the cell's mounts");
   }
   cleanup_free char *line = NULL;
-  cleanup_free char *copy = NULL;
   size_t size = 0;
   int result = 0;
   while (result == 0 && getline(&line, &size, mounts) > 0) {

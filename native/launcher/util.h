@@ -24,8 +24,8 @@ static inline void imd_cleanup_free(void *pointer)
   free(*(void **)pointer);
 }
 
-#define cleanup_fd __attribute__((cleanup(imd_cleanup_fd)))
-#define cleanup_free __attribute__((cleanup(imd_cleanup_free)))
+#define cleanup_fd __attribute__((cleanup(imd_cleanup_fd), unused))
+#define cleanup_free __attribute__((cleanup(imd_cleanup_free), unused))
 
 /* Hands a descriptor on: the variable forgets it, so that its cleanup does not close it. */
 static inline int imd_take_fd(int *fd)

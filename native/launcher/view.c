@@ -69,6 +69,7 @@ static const char *const proc_read_only[] = {"bus", "fs", "irq", "sys", "sysrq-t
 
 #define COUNT(array) (sizeof (array) / sizeof (array)[0])
 
+__attribute__((format(printf, 3, 0)))
 static int set_option(int context, const char *key, const char *format, uint64_t value)
 {
   char text[32];
