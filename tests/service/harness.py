@@ -1,7 +1,7 @@
 """The service without a launcher: every part is real but the last, which runs commands as they are.
 
-`FakeLauncher` has the interface of `isolation.launcher.Launcher`. It takes the command out of the packed plan and starts
-it as an ordinary process, or, told so, fails, hangs or dies as the real one may.
+`FakeLauncher` has the interface of `isolation.launcher.Launcher`. It takes the command out of the packed plan and
+starts it as an ordinary process, or, told so, fails, hangs or dies as the real one may.
 """
 
 from __future__ import annotations

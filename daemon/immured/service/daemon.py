@@ -10,6 +10,7 @@ import os
 import platform
 import secrets
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ __all__ = ["Options", "serve"]
 
 _LAUNCHER_WAIT_S: Final = 15.0
 _KILLED_WAIT_S: Final = 15.0
+_SWITCH_S: Final = 0.0005  # the ledger's thread waits at most so long for a busy event loop
 _SLOT_LOCKS: Final = Path("/run/immured")
 _RESERVED_DESCRIPTORS: Final = 256
 _DESCRIPTORS_PER_RUN: Final = 10
@@ -154,6 +156,7 @@ class _Daemon:
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 50, 100)
+        sys.setswitchinterval(_SWITCH_S)
 
     def _assemble(self, launcher: Launcher, ledger: Ledger, replay: ReplayRecord, recovery: Recovery) -> None:
         state, config = self._state, self._state.config

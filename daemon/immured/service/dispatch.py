@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any, Final
 
 from immured.errors import ImmuredError, Refused
@@ -119,7 +119,8 @@ class Dispatcher:
             self._spawn(channel, self._turn_away(channel, error, actor, command, digest))
             return
         if isinstance(verdict, Claim):
-            self._spawn(channel, self._serve(Request(channel, command, digest, actor, verdict, fds)))
+            request = Request(channel, command, digest, actor, verdict, fds)
+            self._spawn(channel, self._serve(request, self._begin(request)))
             return
         close_all(fds)
         self._answer_again(channel, command, digest, verdict)
@@ -158,12 +159,12 @@ class Dispatcher:
             channel, Reply.refusal(error, re=None if command is None else command.nonce, req=digest, receipt=receipt)
         )
 
-    async def _serve(self, request: Request) -> None:
+    async def _serve(self, request: Request, work: Awaitable[Answer]) -> None:
         service = self._service
         command, claim = request.command, request.claim
         re, req = command.nonce, request.digest
         try:
-            answer = await self._handle(request)
+            answer = await work
             reply = Reply(ok=True, result=answer.result, receipt=answer.receipt, intent=answer.intent, re=re, req=req)
         except Refused as error:
             if error.retry and not request.acted:
@@ -187,7 +188,14 @@ class Dispatcher:
         service.replay.finish(claim, sealed, reply.receipt)
         request.channel.send(sealed)
 
-    async def _handle(self, request: Request) -> Answer:
+    def _begin(self, request: Request) -> Awaitable[Answer]:
+        """What a handler does before it first waits, now: what follows on the connection comes after it."""
+        try:
+            return self._handle(request)
+        except Exception as error:  # noqa: BLE001 - raised again where it is answered
+            return _raise(error)
+
+    def _handle(self, request: Request) -> Awaitable[Answer]:
         name = request.command.cmd
         spec = self._commands.get(name)
         if spec is None:
@@ -200,7 +208,7 @@ class Dispatcher:
         require(request.actor, spec.permission, spec.deed)
         if request.fds and not spec.takes_descriptors:
             raise Refused("bad_descriptor", f"{name} takes no descriptors", "only `run` takes them, with `fds`")
-        return await spec.handle(self._service, request)
+        return spec.handle(self._service, request)
 
     # -- answers
 
@@ -227,3 +235,7 @@ class Dispatcher:
         channel.end()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a command's task failed", exc_info=error)
+
+
+async def _raise(error: Exception) -> Answer:
+    raise error

@@ -17,6 +17,7 @@ __all__ = ["FAMILIES", "CommandSpec", "index", "load_commands"]
 FAMILIES: Final = ("run", "plan", "kill", "keys", "status")
 
 Handler = Callable[[Service, Request], Awaitable[Answer]]
+"""What it does before it returns the awaitable is done at once, on the event loop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """`run`: one command in one sandbox, from the arguments to the signed result.
 
-arguments -> plan -> the intent to the ledger, while the launcher prepares a cell -> both: go -> the outcome,
+arguments -> plan -> the launcher prepares a cell, while the intent goes to the ledger -> both: go -> the outcome,
 measured -> the outcome to the ledger -> the result
 """
 
@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import hashlib
 import os
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import Final
 
 from immured.errors import ImmuredError, Refused
@@ -21,7 +20,7 @@ from immured.isolation.compile import Compiled
 from immured.isolation.launcher import LauncherLostError, Outcome
 from immured.isolation.messages import Failed
 from immured.isolation.outcome import result_fields
-from immured.ledger import entry_types
+from immured.ledger import Pending, entry_types
 from immured.service.arguments import RunArguments, parse_run
 from immured.service.collect import Collected, collect
 from immured.service.commands import CommandSpec
@@ -30,6 +29,7 @@ from immured.service.descriptors import check_descriptors
 from immured.service.planning import plan_run
 from immured.service.registry import LiveRun, RunState
 from immured.service.request import Answer, Request
+from immured.service.run_records import intent_data, outcome_data, result_map
 from immured.service.streams import Streams
 from immured.wire.frames import MAX_FRAME
 from immured.wire.messages import Receipt
@@ -37,144 +37,176 @@ from immured.wire.messages import Receipt
 __all__ = ["COMMANDS"]
 
 _DRAIN_S: Final = 2.0
-_MEASURED: Final = ("cause", "exit_code", "signal", "usage", "events", "failure")
 _ROOM_FOR_THE_REST: Final = 128 * 1024
 """Bytes of a reply that are neither output nor files."""
 
 
-async def run(service: Service, request: Request) -> Answer:
-    """args and result: docs/protocol.md, run."""
-    # Up to the first await nothing else happens on this connection: a data frame that follows finds its stream.
+def run(service: Service, request: Request) -> Awaitable[Answer]:
+    """args and result: docs/protocol.md, run.
+
+    Called, it has sent the plan and queued the intent when it returns: whatever follows on the connection, a data frame
+    of its stdin or the connection's end, finds it there. Raises Refused where nothing was begun.
+    """
     if service.stopping:
         raise Refused("stopping", "the daemon is stopping", "ask again when it is back")
     arguments = parse_run(request.command.args)
     check_descriptors(request.fds, arguments.fds)
     live = service.registry.open(request.actor.key_id, request.actor.uid, service.clock(), arguments.shown)
-    streams = None
     try:
         compiled = plan_run(service, request.actor, arguments, live.sandbox)
         streams = _open_streams(service, request, arguments, compiled, live)
-        if not arguments.detach:
-            request.channel.on_closed[live] = live.kill
-            if request.channel.closed:
-                raise Refused("busy", "the client is gone", "ask again, and stay; or ask for a detached run")
-        return await _carry_out(service, request, arguments, compiled, live, streams)
-    finally:
-        request.channel.on_closed.pop(live, None)
-        if streams is not None:
-            streams.close()
+    except BaseException:
         service.registry.close(live)
-
-
-async def _carry_out(
-    service: Service,
-    request: Request,
-    arguments: RunArguments,
-    compiled: Compiled,
-    live: LiveRun,
-    streams: Streams,
-) -> Answer:
-    claim = request.claim
-    intent = service.ledger.entry(
-        entry_types.RUN_ACCEPTED,
-        request.actor.to_map(),
-        _intent(request, arguments, compiled, live),
-        reserves_outcome=True,
-    )
-    preparing: Awaitable[Failed | None] | None = None
-    trouble: Exception | None = None
-    try:
-        preparing = service.launcher.prepare(
-            live.number, request.channel.number, compiled.plan.pack(), streams.payload_ends
-        )
-    except (LauncherLostError, OSError) as error:
-        trouble = error
-    streams.close_payload_ends()
-    request.close_descriptors()
-    try:
-        durable = await intent.durable()
-    except Refused:
-        await _call_off(service, live, preparing)
         raise
-    request.acted = True
-    claim.intent = Receipt(durable.seq, durable.leaf)
-
-    try:
-        if trouble is not None:
-            raise trouble
-        assert preparing is not None  # noqa: S101 - one of the two
-        outcome = await _until_over(service, live, preparing)
-    except LauncherLostError as error:
-        await _lost(service, request, live, error)
-        raise
-    except OSError as error:
-        outcome = Outcome(_out_of(error))
-
-    with outcome:
-        await streams.drain(asyncio.get_running_loop().time() + _DRAIN_S)
-        fields = result_fields(outcome.report, compiled.plan.steps)
-        room = MAX_FRAME - _ROOM_FOR_THE_REST - streams.captured_bytes
-        collected = await collect(
-            arguments.collect, outcome.files, room=room, re=request.command.nonce, channel=request.channel
-        )
-    result = _result(live, compiled, fields, streams, collected)
-    try:
-        pending = service.ledger.entry(
-            entry_types.RUN_FINISHED,
-            service.actor,
-            _outcome_data(result, durable.seq, collected),
-            outcome_of=durable.seq,
-        )
-        finished = await pending.durable()
-    except Refused as error:
-        raise ImmuredError(
-            "ledger_unavailable",
-            f"{live.sandbox} ran and ended ({result['cause']}), and the ledger could not be told: {error.message}",
-            error.remedy,
-            details={"sandbox": live.sandbox, "cause": result["cause"]},
-        ) from error
-    claim.outcome = Receipt(finished.seq, finished.leaf)
-    return Answer(result, claim.outcome, claim.intent)
+    execution = _Execution(service, request, arguments, compiled, live, streams)
+    execution.begin()
+    return execution.finish()
 
 
-async def _until_over(service: Service, live: LiveRun, preparing: Awaitable[Failed | None]) -> Outcome:
-    failed = await preparing
-    if failed is not None:
-        return Outcome(failed)
-    if not live.killed:
-        live.state = RunState.RUNNING
-        service.launcher.go(live.number)
-    return await service.launcher.outcome(live.number)
+class _Execution:
+    """One run, once everything that can refuse it has been asked but the ledger."""
 
+    def __init__(
+        self,
+        service: Service,
+        request: Request,
+        arguments: RunArguments,
+        compiled: Compiled,
+        live: LiveRun,
+        streams: Streams,
+    ) -> None:
+        self._service = service
+        self._request = request
+        self._arguments = arguments
+        self._compiled = compiled
+        self._live = live
+        self._streams = streams
+        self._preparing: Awaitable[Failed | None] | None = None
+        self._unsent: LauncherLostError | OSError | None = None
+        self._intent: Pending | None = None
+        self._refused: Exception | None = None
 
-async def _call_off(service: Service, live: LiveRun, preparing: Awaitable[Failed | None] | None) -> None:
-    """The intent is not durable, so nothing may run: have the cell torn down."""
-    if preparing is None:
-        return
-    live.kill()
-    with contextlib.suppress(LauncherLostError):
-        outcome = await _until_over(service, live, preparing)
-        outcome.close()
+    def begin(self) -> None:
+        """Send the plan and queue the intent; raises nothing."""
+        service, request, live = self._service, self._request, self._live
+        if not self._arguments.detach:
+            request.channel.on_closed[live] = live.kill
+        try:
+            self._preparing = service.launcher.prepare(
+                live.number, request.channel.number, self._compiled.plan.pack(), self._streams.payload_ends
+            )
+        except (LauncherLostError, OSError) as error:
+            self._unsent = error
+        self._streams.close_payload_ends()
+        request.close_descriptors()
+        data = intent_data(request, self._arguments, self._compiled, live.sandbox)
+        try:
+            self._intent = service.ledger.entry(
+                entry_types.RUN_ACCEPTED, request.actor.to_map(), data, reserves_outcome=True
+            )
+        except Exception as error:  # noqa: BLE001 - raised again once the cell is called off
+            self._refused = error
 
+    async def finish(self) -> Answer:
+        """Go once the intent is durable; see it to its end, and the outcome into the ledger."""
+        try:
+            intent = await self._until_allowed()
+            outcome = await self._until_over(intent)
+            return await self._conclude(intent, outcome)
+        finally:
+            self._live.kill()  # unless it is over, as it is if nothing went wrong
+            self._request.channel.on_closed.pop(self._live, None)
+            self._streams.close()
+            self._service.registry.close(self._live)
 
-async def _lost(service: Service, request: Request, live: LiveRun, error: LauncherLostError) -> None:
-    assert request.claim.intent is not None  # noqa: S101 - only after the intent is durable
-    seq = request.claim.intent.seq
-    data = {"sandbox": live.sandbox, "intent": seq, "reason": error.message}
-    with contextlib.suppress(Refused):
-        durable = await service.ledger.entry(entry_types.RUN_LOST, service.actor, data, outcome_of=seq).durable()
-        request.claim.outcome = Receipt(durable.seq, durable.leaf)
+    async def _until_allowed(self) -> Receipt:
+        """The intent's receipt, once it is durable. Raises Refused, and nothing will run, where it never will be."""
+        try:
+            if self._intent is None:
+                raise self._refused or AssertionError
+            durable = await self._intent.durable()
+        except Exception:
+            await self._call_off()
+            raise
+        self._request.acted = True
+        self._request.claim.intent = receipt = Receipt(durable.seq, durable.leaf)
+        return receipt
+
+    async def _until_over(self, intent: Receipt) -> Outcome:
+        """How it ended. Raises LauncherLostError, and the ledger says so too."""
+        try:
+            if self._unsent is not None:
+                raise self._unsent
+            return await self._go()
+        except LauncherLostError as error:
+            data = {"sandbox": self._live.sandbox, "intent": intent.seq, "reason": error.message}
+            with contextlib.suppress(Refused):
+                lost = self._service.ledger.entry(
+                    entry_types.RUN_LOST, self._service.actor, data, outcome_of=intent.seq
+                )
+                durable = await lost.durable()
+                self._request.claim.outcome = Receipt(durable.seq, durable.leaf)
+            raise
+        except OSError as error:
+            return Outcome(Failed(Stage.CELL, None, error.errno or 0, os.strerror(error.errno or 0)))
+
+    async def _go(self) -> Outcome:
+        assert self._preparing is not None  # noqa: S101 - else `_unsent` says why
+        failed = await self._preparing
+        if failed is not None:
+            return Outcome(failed)
+        if not self._live.killed:
+            self._live.state = RunState.RUNNING
+            self._service.launcher.go(self._live.number)
+        return await self._service.launcher.outcome(self._live.number)
+
+    async def _call_off(self) -> None:
+        """There is no durable intent, so nothing may run: have the cell torn down."""
+        if self._preparing is not None:
+            self._live.kill()
+            with contextlib.suppress(LauncherLostError):
+                (await self._go()).close()
+
+    async def _conclude(self, intent: Receipt, outcome: Outcome) -> Answer:
+        streams = self._streams
+        with outcome:
+            await streams.drain(asyncio.get_running_loop().time() + _DRAIN_S)
+            collected = Collected()
+            if outcome.files:
+                collected = await collect(
+                    self._arguments.collect,
+                    outcome.files,
+                    room=MAX_FRAME - _ROOM_FOR_THE_REST - streams.captured_bytes,
+                    re=self._request.command.nonce,
+                    channel=self._request.channel,
+                )
+        measured = result_fields(outcome.report, self._compiled.plan.steps)
+        records = streams.records()
+        result = result_map(self._live.sandbox, self._compiled, measured, streams.captured(), records, collected)
+        data = outcome_data(intent.seq, result, records, collected)
+        try:
+            finished = await self._service.ledger.entry(
+                entry_types.RUN_FINISHED, self._service.actor, data, outcome_of=intent.seq
+            ).durable()
+        except Refused as error:
+            raise ImmuredError(
+                error.code,
+                f"{self._live.sandbox} ran and ended ({result['cause']}), and the ledger was not told: {error.message}",
+                error.remedy,
+                details={"sandbox": self._live.sandbox, "cause": result["cause"]},
+            ) from error
+        self._request.claim.outcome = receipt = Receipt(finished.seq, finished.leaf)
+        return Answer(result, receipt, intent)
 
 
 def _open_streams(
     service: Service, request: Request, arguments: RunArguments, compiled: Compiled, live: LiveRun
 ) -> Streams:
-    passed = dict(zip(arguments.fds, request.fds, strict=True))
     try:
         return Streams(
             request.channel,
             request.command.nonce,
-            passed=passed,
+            passed=dict(zip(arguments.fds, request.fds, strict=True)),
             stdin=arguments.stdin,
             fed=arguments.fed,
             stream=arguments.stream,
@@ -186,70 +218,6 @@ def _open_streams(
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise Refused("busy", "the daemon is out of descriptors", "try again when some runs ended") from error
         raise
-
-
-def _intent(request: Request, arguments: RunArguments, compiled: Compiled, live: LiveRun) -> dict[str, object]:
-    """`data` of run.accepted. Of the environment and of files only the names: values may be secrets."""
-    data: dict[str, object] = {
-        **request.to_map(),
-        "sandbox": live.sandbox,
-        "argv": arguments.argv,
-        "manifest": compiled.manifest.digest,
-        "plan": compiled.plan.digest,
-        "enforcement": compiled.enforcement,
-    }
-    if arguments.cwd is not None:
-        data["cwd"] = arguments.cwd
-    named: dict[str, tuple[object, ...]] = {
-        "env": tuple(arguments.env),
-        "files": tuple(arguments.files),
-        "collect": arguments.collect,
-        "fds": arguments.fds,
-    }
-    data |= {name: values for name, values in named.items() if values}
-    if arguments.detach:
-        data["detach"] = True
-    return data
-
-
-def _result(
-    live: LiveRun, compiled: Compiled, fields: Mapping[str, object], streams: Streams, collected: Collected
-) -> dict[str, object]:
-    result: dict[str, object] = {"sandbox": live.sandbox, **fields}
-    result |= streams.captured()
-    records = streams.records() | collected.streams
-    result["streams"] = {name: record.to_map() for name, record in records.items()}
-    if collected.files:
-        result["files"] = collected.files
-    if collected.failed:
-        result["uncollected"] = collected.failed
-    result["violations"] = []
-    result["enforcement"] = compiled.enforcement
-    return result
-
-
-def _outcome_data(result: Mapping[str, object], intent: int, collected: Collected) -> dict[str, object]:
-    """`data` of run.finished: the result without what was written, which enters by digest."""
-    data: dict[str, object] = {"sandbox": result["sandbox"], "intent": intent}
-    data |= {name: result[name] for name in _MEASURED if name in result}
-    streams = result["streams"]
-    assert isinstance(streams, dict)  # noqa: S101 - `_result` made it
-    data["streams"] = {
-        name: {key: value.hex() if isinstance(value, bytes) else value for key, value in record.items()}
-        for name, record in streams.items()
-    }
-    if collected.files:
-        data["files"] = {path: _digest(content) for path, content in collected.files.items()}
-    return data
-
-
-def _digest(content: bytes) -> dict[str, object]:
-    return {"length": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _out_of(error: OSError) -> Failed:
-    """This process could not even send the plan: as the launcher would say it."""
-    return Failed(Stage.CELL, None, error.errno or 0, os.strerror(error.errno or 0))
 
 
 COMMANDS: Final = (CommandSpec("run", Permission.RUN, "run commands", run, takes_descriptors=True),)
