@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +61,9 @@ deny = ["ptrace"]
 [consent]
 required = false
 """
+VECTORS: list[dict[str, Any]] = json.loads(
+    (Path(__file__).parents[1] / "vectors" / "manifest" / "digests.json").read_text(encoding="utf-8")
+)
 
 
 def inline(**more: Any) -> dict[str, Any]:
@@ -132,6 +137,12 @@ def test_an_inline_manifests_digest_does_not_depend_on_the_order_of_names() -> N
 
 def test_an_inline_manifests_digest_depends_on_its_values() -> None:
     assert parse_map(inline(limits={"pids": 5})).digest != parse_map(inline(limits={"pids": 6})).digest
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: str(vector["what"]))
+def test_an_inline_manifests_digest_is_its_vectors(vector: dict[str, Any]) -> None:
+    assert vector["digest"] == "sha256:" + hashlib.sha256(bytes.fromhex(vector["msgpack"])).hexdigest()
+    assert parse_map(vector["manifest"]).digest == vector["digest"]
 
 
 def test_a_path_may_be_bytes_on_the_wire() -> None:
