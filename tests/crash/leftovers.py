@@ -38,6 +38,8 @@ def leftovers(cgroup: Path | None = None) -> Leftovers:
         try:
             uid = os.stat(f"/proc/{pid}").st_uid
             name = Path(f"/proc/{pid}/comm").read_text().strip()
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                continue  # dead; only its parent has not looked yet
             links = {os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("mnt", "net", "pid", "user", "ipc", "uts")}
         except OSError:
             continue  # it ended while we looked
