@@ -32,13 +32,15 @@ class StoppableReader:
     def read(self) -> bytes:
         """The next piece, at most one data frame's; b"" at the end, or once stopped. Raises what the file raises, and
         TypeError where it does not give bytes."""
-        if self._poll is not None:
-            self._poll.poll()
-        if self._stopped:
-            return b""
-        chunk: object = self._read(MAX_DATA)
-        if chunk is None:
-            return b""
+        chunk: object = None
+        while chunk is None:
+            if self._poll is not None:
+                self._poll.poll()
+            if self._stopped:
+                return b""
+            chunk = self._read(MAX_DATA)
+            if chunk is None and self._poll is None:
+                break
         if not isinstance(chunk, bytes):
             raise TypeError(f"stdin gave {type(chunk).__name__}, not bytes: open the file in mode 'rb'")
         return chunk
