@@ -14,7 +14,7 @@
 
 #include <poll.h>
 #include <string.h>
-#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 struct warden {
@@ -37,11 +37,24 @@ static void order_free(struct order *order)
   free(order->plan_copy);
 }
 
+/*
+ * What we said must arrive. A unix socket that closes with something unread in it gives its other end ECONNRESET
+ * before whatever we sent: so nothing more is let in, and what is there is taken out.
+ */
+_Noreturn static void leave(const struct warden *warden)
+{
+  char byte;
+  shutdown(warden->run.launcher, SHUT_RD);
+  while (recv(warden->run.launcher, &byte, 1, MSG_DONTWAIT) > 0)
+    continue;
+  _exit(EXIT_SUCCESS);
+}
+
 _Noreturn static void end(struct warden *warden)
 {
   kill_cell(&warden->cell, &warden->cgroup, &warden->payload);
   cgroup_remove(&warden->cgroup);
-  _exit(EXIT_SUCCESS);
+  leave(warden);
 }
 
 _Noreturn static void fail(struct warden *warden, const struct imd_error *err)
@@ -56,7 +69,7 @@ _Noreturn static void fail(struct warden *warden, const struct imd_error *err)
   warden->payload = (struct payload)PAYLOAD_NONE;
   cgroup_remove(&warden->cgroup);
   imd_send_packet(warden->run.launcher, IMD_FAILED, warden->run.id, body, 2, NULL, 0, 0);
-  _exit(EXIT_SUCCESS);
+  leave(warden);
 }
 
 /* The plan's words that more than one part needs. */

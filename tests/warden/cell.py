@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import socket
@@ -28,6 +29,9 @@ SLOT_BASE: Final = 0x7F000000 + os.getpid() % 64 * 4 * abi.SLOT_SIZE
 PATIENCE_S: Final = 60.0
 ALLOW_ALL: Final = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
 """A filter that lets everything pass: the walls under test stand without one."""
+
+
+_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Wish:
 
     def packed(self) -> bytes:
         """`struct imd_plan` and its steps."""
-        name = self.sandbox or f"run-{os.getpid()}-{id(self)}"
+        name = self.sandbox or f"run-{next(_NUMBERS)}"
         words = [one.encode() if isinstance(one, str) else one for one in self.argv]
         steps = [
             Step(Op.DEADLINES, (int(self.wall_s * 1e9), int(self.cpu_s * 1e9), int(self.kill_on_pids))),
