@@ -239,3 +239,13 @@ def test_a_visitor_that_fails_leaves_the_ledger_unlocked() -> None:
     with pytest.raises(ValueError, match="0"):
         opened(storage, visit=visit)
     assert not storage.locked
+
+
+def test_a_recovery_that_a_full_disk_cannot_record_refuses_and_is_recorded_later() -> None:
+    storage = holding(text(LINES[:7]) + b"{")
+    storage.capacity = len(text(LINES[:7]))
+    with pytest.raises(ConfigurationError) as caught:
+        opened(storage)
+    assert caught.value.code == "ledger_unavailable"
+    storage.capacity = None
+    assert recovered(storage)[7].type == "ledger.recovered"

@@ -213,8 +213,10 @@ class Ledger:
             raise
         try:
             ledger._record(recovered)
-        except BaseException:
+        except BaseException as error:
             ledger.close()
+            if isinstance(error, Refused):
+                raise ConfigurationError(error.code, error.message, error.remedy, details=error.details) from error
             raise
         return ledger
 
