@@ -117,6 +117,7 @@ ATTEMPT: Final = """
 import ctypes, errno, fcntl, os, socket, stat, sys
 
 libc = ctypes.CDLL(None, use_errno=True)
+numbers = {numbers}
 
 def raising(answer):
     if answer == -1:
@@ -132,7 +133,7 @@ else:
 """
 """Prints the errno of one attempt, or 0."""
 
-REFUSALS = {
+REFUSALS: Final = {
     "setuid by chmod": ("os.chmod('f', 0o4755)", errno.EPERM),
     "setgid by fchmod": ("os.fchmod(1, 0o2755)", errno.EPERM),
     "setuid by open": ("os.open('s', os.O_CREAT | os.O_WRONLY, 0o4755)", errno.EPERM),
@@ -143,9 +144,9 @@ REFUSALS = {
     "a user namespace": ("raising(libc.unshare(0x10000000))", errno.EPERM),
     "a mount": ("raising(libc.mount(b'none', b'/tmp', b'tmpfs', 0, None))", errno.EPERM),
     "ptrace": ("raising(libc.ptrace(0, 0, 0, 0))", errno.EPERM),
-    "a keyring": ("raising(libc.syscall(250, 0, -3, 0))", errno.EPERM),
-    "io_uring": ("raising(libc.syscall(425, 8, 0))", errno.EPERM),
-    "clone3": ("raising(libc.syscall(435, 0, 0))", errno.ENOSYS),
+    "a keyring": ("raising(libc.syscall(numbers['keyctl'], 0, -3, 0))", errno.EPERM),
+    "io_uring": ("raising(libc.syscall(numbers['io_uring_setup'], 8, 0))", errno.EPERM),
+    "clone3": ("raising(libc.syscall(numbers['clone3'], 0, 0))", errno.ENOSYS),
     "AF_ALG": ("socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET)", errno.EPERM),
     "AF_PACKET": ("socket.socket(socket.AF_PACKET, socket.SOCK_RAW)", errno.EPERM),
     "AF_PACKET by SOCK_PACKET": ("socket.socket(socket.AF_INET, 10, 0x300)", errno.EPROTONOSUPPORT),
@@ -157,3 +158,4 @@ REFUSALS = {
         errno.EPERM,
     ),
 }
+"""What is tried, in ATTEMPT's words, and the errno that it gets."""
