@@ -22,7 +22,7 @@ from immured.host.cgroup import choose_cgroup, step_aside
 from immured.identity.replay import ReplayRecord
 from immured.isolation.filesystem import Grants
 from immured.isolation.launcher import Connection, Launcher
-from immured.ledger import Ledger, entry_types
+from immured.ledger import Ledger, Pending, entry_types
 from immured.service import harden
 from immured.service.commands import load_commands
 from immured.service.context import Service, log, now_ms
@@ -30,10 +30,11 @@ from immured.service.dispatch import Dispatcher
 from immured.service.limits import Limits
 from immured.service.locks import SLOTS_PER_BLOCK, lock_slots, lock_state, wait_for_launcher
 from immured.service.notify import notify
-from immured.service.recovery import Recovery
+from immured.service.recovery import LostRun, Recovery
 from immured.service.registry import Registry
 from immured.service.server import Server
 from immured.service.state import State, load_state, publish_key, save_keyring
+from immured.wire.messages import Receipt
 
 __all__ = ["Options", "serve"]
 
@@ -108,9 +109,7 @@ class _Daemon:
             self._ledger = ledger = Ledger.open(state.paths.root, visit=recovery.visit)
             if recovery.keyring is not state.keyring:
                 save_keyring(state.paths, recovery.keyring)
-            for lost in recovery.lost:
-                data = {"sandbox": lost.sandbox, "intent": lost.intent, "reason": "the daemon ended before the run did"}
-                ledger.entry(entry_types.RUN_LOST, self._actor, data, closing=True)
+            lost = [(run, self._tell_lost(ledger, run)) for run in recovery.lost]
             self._socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             publish_key(state.paths, self._socket)
             base, count = self._slots()
@@ -149,6 +148,9 @@ class _Daemon:
         }
         try:
             await ledger.entry(entry_types.DAEMON_STARTED, self._actor, boot).durable()
+            for run, pending in lost:
+                receipt = await pending.durable()
+                recovery.settle(run, Receipt(receipt.seq, receipt.leaf))
         except Refused as error:
             # Served all the same: every run is refused with the remedy named, and what reads can be asked.
             log.error("%s: %s", error.code, error.message)
@@ -157,6 +159,10 @@ class _Daemon:
         gc.freeze()
         gc.set_threshold(20_000, 50, 100)
         sys.setswitchinterval(_SWITCH_S)
+
+    def _tell_lost(self, ledger: Ledger, run: LostRun) -> Pending:
+        data = {"sandbox": run.sandbox, "intent": run.intent, "reason": "the daemon ended before the run did"}
+        return ledger.entry(entry_types.RUN_LOST, self._actor, data, closing=True)
 
     def _assemble(self, launcher: Launcher, ledger: Ledger, replay: ReplayRecord, recovery: Recovery) -> None:
         state, config = self._state, self._state.config

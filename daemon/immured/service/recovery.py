@@ -5,7 +5,7 @@ One pass, entry by entry; memory grows with what could still be replayed and wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from immured.errors import ConfigurationError
@@ -35,9 +35,15 @@ class Recovery:
         self._open: dict[int, tuple[str, Claim | None]] = {}
 
     @property
-    def lost(self) -> Iterable[LostRun]:
+    def lost(self) -> Sequence[LostRun]:
         """Runs that the last daemon did not see to their end, oldest first."""
         return [LostRun(sandbox, seq) for seq, (sandbox, _) in self._open.items()]
+
+    def settle(self, lost: LostRun, receipt: Receipt) -> None:
+        """That run's run.lost is durable: whoever asks for the command again gets its receipt."""
+        _, claim = self._open[lost.intent]
+        if claim is not None:
+            claim.outcome = receipt
 
     def visit(self, entry: Entry) -> None:
         """Take one entry. What other versions wrote and this one does not know is passed over."""
