@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
 SCRATCH = ROOT / ".build"
@@ -31,7 +33,10 @@ class BuildNative(build_ext):
         super().run()
         in_place = self.inplace or getattr(self, "editable_mode", False)
         package = ROOT / "daemon" / "immured" if in_place else Path(self.build_lib).resolve() / "immured"
-        launcher_build.build(package / "_native" / "immured-launcher", SCRATCH)
+        try:
+            launcher_build.build(package / "_native" / "immured-launcher", SCRATCH)
+        except subprocess.CalledProcessError as failure:
+            raise CompileError(f"the launcher does not compile: {failure.cmd[0]} has said why") from None
 
     def get_outputs(self) -> list[str]:
         launcher = Path(self.build_lib) / "immured" / "_native" / "immured-launcher"
