@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -69,11 +70,17 @@ static const char *const proc_read_only[] = {"bus", "fs", "irq", "sys", "sysrq-t
 
 #define COUNT(array) (sizeof (array) / sizeof (array)[0])
 
-__attribute__((format(printf, 3, 0)))
-static int set_option(int context, const char *key, const char *format, uint64_t value)
+static int set_number(int context, const char *key, uint64_t number)
 {
   char text[32];
-  snprintf(text, sizeof text, format, (unsigned long long)value);
+  snprintf(text, sizeof text, "%" PRIu64, number);
+  return fsconfig(context, FSCONFIG_SET_STRING, key, text, 0);
+}
+
+static int set_mode(int context, const char *key, uint32_t mode)
+{
+  char text[32];
+  snprintf(text, sizeof text, "%" PRIo32, mode);
   return fsconfig(context, FSCONFIG_SET_STRING, key, text, 0);
 }
 
@@ -87,10 +94,10 @@ static int finish_mount(int context, uint64_t attributes)
 int view_tmpfs(uint64_t size, uint64_t inodes, uint32_t mode, uid_t uid, gid_t gid, uint64_t attributes)
 {
   cleanup_fd int context = fsopen("tmpfs", FSOPEN_CLOEXEC);
-  if (context < 0 || set_option(context, "size", "%llu", size) < 0 ||
-      set_option(context, "nr_inodes", "%llu", inodes) < 0 || set_option(context, "mode", "%llo", mode) < 0 ||
-      (uid != 0 && set_option(context, "uid", "%llu", uid) < 0) ||
-      (gid != 0 && set_option(context, "gid", "%llu", gid) < 0))
+  if (context < 0 || set_number(context, "size", size) < 0 ||
+      set_number(context, "nr_inodes", inodes) < 0 || set_mode(context, "mode", mode) < 0 ||
+      (uid != 0 && set_number(context, "uid", uid) < 0) ||
+      (gid != 0 && set_number(context, "gid", gid) < 0))
     return -1;
   return finish_mount(context, attributes);
 }
@@ -324,8 +331,8 @@ static int make_terminals(struct view *view, struct imd_error *err)
 {
   cleanup_fd int context = fsopen("devpts", FSOPEN_CLOEXEC);
   /* The host's ptys are counted together: an unbounded instance could use them all up. */
-  if (context < 0 || set_option(context, "ptmxmode", "%llo", 0666) < 0 || set_option(context, "mode", "%llo", 0620) < 0 ||
-      set_option(context, "max", "%llu", 64) < 0)
+  if (context < 0 || set_mode(context, "ptmxmode", 0666) < 0 || set_mode(context, "mode", 0620) < 0 ||
+      set_number(context, "max", 64) < 0)
     return cell_fail(err, "/dev/pts");
   cleanup_fd int mount = finish_mount(context, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
   if (mount < 0 || note_device(mount, &view->kernel[1]) < 0 || mkdirat(view->dev, "pts", 0755) < 0 ||

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final
 
 from immured.isolation import abi, messages
-from immured.isolation.abi import BindFlag, Cause, Controller, Message, Op
+from immured.isolation.abi import Cause, Message, Op
 from immured.isolation.messages import Exited, Failed
 from immured.isolation.plan import Step
 
@@ -97,10 +97,10 @@ class Wish:
         return struct.pack("=4I", abi.PLAN_MAGIC, abi.PROTOCOL_VERSION, len(steps), 16 + len(body)) + body
 
 
-def bind(source: Path | str, target: Path | str | None = None, flags: BindFlag = BindFlag(0)) -> Step:
+def bind(source: Path | str, target: Path | str | None = None, flags: int = 0) -> Step:
     """A host path inside, at the same path unless `target` says where."""
     place = source if target is None else target
-    return Step(Op.BIND, (int(flags),), (os.fsencode(source), os.fsencode(place)))
+    return Step(Op.BIND, (flags,), (os.fsencode(source), os.fsencode(place)))
 
 
 def file(target: str, content: bytes, mode: int = 0o644) -> Step:
@@ -142,7 +142,7 @@ class Cell:
         cgroup: Path | None,
         *,
         slot: int = 0,
-        controllers: Controller = Controller(0),
+        controllers: int = 0,
         open_timeout_ms: int = 5000,
         grant_read: Sequence[Path] = (),
         grant_write: Sequence[Path] = (),
@@ -155,8 +155,9 @@ class Cell:
         grants += [word for path in grant_write for word in ("write", str(path))]
         with theirs:
             number = theirs.fileno()
-            arguments = [number, self.slot_base, cgroup or "-", int(controllers), open_timeout_ms, *grants]
-            self.process = subprocess.Popen([harness, *map(str, arguments)], pass_fds=[number], stdin=subprocess.DEVNULL)
+            arguments = [number, self.slot_base, cgroup or "-", controllers, open_timeout_ms, *grants]
+            command = [str(harness), *map(str, arguments)]
+            self.process = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
         if park:
             kind, _, body, _ = self.hear()
             assert kind == PARKED, messages.parse_failed(body)

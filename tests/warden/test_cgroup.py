@@ -58,7 +58,17 @@ def test_a_fork_bomb_that_ends_by_itself_met_the_limit_first(cell: Cell) -> None
 
 
 def test_a_fork_bomb_is_only_held_where_the_plan_says_so(cell: Cell) -> None:
-    program = "import os, time\nn = 0\ntry:\n  while True:\n    if os.fork() == 0: time.sleep(1000)\n    n += 1\nexcept OSError: print(n)"
+    program = """
+import os, time
+made = 0
+try:
+    while True:
+        if os.fork() == 0:
+            time.sleep(1000)
+        made += 1
+except OSError:
+    print(made)
+"""
     run = cell.run(Wish(python(program), pids=16))
     assert run.succeeded() == "15\n"
     assert (run.outcome.pids_peak, run.outcome.stragglers) == (16, 1)

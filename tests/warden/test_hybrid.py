@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from immured.isolation.abi import Cause, Controller, Measured, Stage
-from tests.warden.cell import Cell, Wish
-from tests.warden.test_run import DAEMON, python
+from tests.warden.cell import Cell, Wish, python
+from tests.warden.test_run import DAEMON
 
 
 @pytest.fixture

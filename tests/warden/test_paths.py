@@ -20,6 +20,7 @@ from immured.isolation.messages import Failed
 from immured.isolation.plan import Step
 from tests.walls.unanswering import UnansweringMount
 from tests.warden.cell import Cell, Peer, Wish, bind, file, python
+from tests.warden.silent import SilentMount
 
 ALICE = Peer(61001, 61001)
 BOB = 61002
@@ -126,7 +127,8 @@ def test_root_overrides_nothing_either(cell: Cell, place: Path) -> None:
 
 
 def test_roots_own_files_are_read_for_root(cell: Cell, place: Path) -> None:
-    assert cell.run(shell("cat /note", bind(text(place / "note", 0, 0o600), "/note")), Peer(0, 0)).succeeded() == "content\n"
+    note = text(place / "note", 0, 0o600)
+    assert cell.run(shell("cat /note", bind(note, "/note")), Peer(0, 0)).succeeded() == "content\n"
 
 
 def test_a_group_of_the_callers_lets_it_in(cell: Cell, place: Path) -> None:
@@ -181,7 +183,8 @@ def test_the_kernels_own_file_systems_are_no_source(cell: Cell, path: str) -> No
 @pytest.mark.parametrize("path", ["/proc/self/root", "/proc/self/cwd", "/proc/self/fd/3", "/proc/thread-self/root/etc"])
 def test_a_link_into_a_process_leads_nowhere(cell: Cell, path: str) -> None:
     failed = cell.refused(shell("true", bind(path, "/data")), Peer(0, 0))
-    assert (failed.stage, failed.errno) in [(Stage.OPEN, errno.ELOOP), (Stage.OPEN, errno.EACCES), (Stage.OPEN, errno.ENOENT)]
+    assert failed.stage is Stage.OPEN
+    assert failed.errno in (errno.ELOOP, errno.EACCES, errno.ENOENT)
 
 
 def test_noexec_holds(cell: Cell, place: Path) -> None:
@@ -341,6 +344,28 @@ def test_a_path_that_never_answers_ends_its_own_run(cells: Callable[..., Cell], 
     assert failed.stage is Stage.DEADLINE
     assert f"{stuck}/x" in failed.text
     assert took < 20
+
+
+def test_an_opener_that_cannot_be_killed_holds_nobody_up(cells: Callable[..., Cell], place: Path) -> None:
+    """Its request was taken, and is never answered: the warden leaves it, and goes."""
+    cell = cells(open_timeout_ms=300)
+    stuck = directory(place / "stuck", ALICE.uid)
+    with SilentMount(stuck, uid=ALICE.uid) as silent:
+        failed = cell.refused(shell("true", bind(stuck / "x")), ALICE)
+        cell.close()
+        taken = silent.taken.is_set()
+    assert (failed.stage, taken) == (Stage.DEADLINE, True)
+
+
+def test_a_maker_of_mounts_that_cannot_be_killed_holds_nobody_up(cells: Callable[..., Cell], place: Path) -> None:
+    cell = cells(open_timeout_ms=300)
+    mine = directory(place / "mine", ALICE.uid)
+    with SilentMount(directory(mine / "stuck", ALICE.uid), uid=ALICE.uid) as silent:
+        hide = Step(Op.HIDE, (), (b"/mine/stuck/x",))
+        failed = cell.refused(shell("true", bind(mine, "/mine"), hide), ALICE)
+        cell.close()
+        taken = silent.taken.is_set()
+    assert (failed.stage, taken) == (Stage.DEADLINE, True)
 
 
 def test_a_target_in_a_tree_that_never_answers_ends_its_own_run(cells: Callable[..., Cell], place: Path) -> None:
@@ -582,7 +607,8 @@ def test_such_a_root_is_the_callers_to_name(cell: Cell, image: Path) -> None:
 def test_a_link_at_a_usual_place_of_such_a_root_is_not_followed(cell: Cell, image: Path) -> None:
     (image / "tmp").rmdir()
     (image / "tmp").symlink_to("/etc")
-    assert cell.run(Wish(["/bin/sh", "-c", "cat /etc/release"], cwd="/", rootfs=str(image)), ALICE).succeeded() == "an image\n"
+    wish = Wish(["/bin/sh", "-c", "cat /etc/release"], cwd="/", rootfs=str(image))
+    assert cell.run(wish, ALICE).succeeded() == "an image\n"
 
 
 # --- names that a caller could hope for ------------------------------------------------------------------------------
