@@ -45,6 +45,15 @@ int cell_enter_pids(const struct cell *cell, bool inside)
   return setns(inside ? cell->pid_ns : cell->host_pid_ns, CLONE_NEWPID);
 }
 
+void cell_let_go(const struct cell *cell, const struct run *run)
+{
+  close(cell->leash);
+  close(run->launcher);
+  for (int i = 0; i < 3; i++)
+    if (run->stdio[i] >= 0)
+      close(run->stdio[i]);
+}
+
 void cell_kill(const struct cell *cell)
 {
   if (cell->init >= 0)

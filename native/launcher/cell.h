@@ -3,6 +3,7 @@
 #define IMMURED_CELL_H
 
 #include "error.h"
+#include "run.h"
 #include "view.h"
 #include "warden.h"
 
@@ -34,6 +35,12 @@ void cell_kill(const struct cell *cell);
  * Waits until no process of the cell is left. The caller has reaped its own children in there: PID 1 waits for them.
  */
 void cell_wait(struct cell *cell);
+
+/*
+ * In a child that stays beside us: what it must not keep open, should it never return, is closed. The leash, or PID 1
+ * would outlive us; the launcher's socket; the payload's descriptors, whose readers wait for their end.
+ */
+void cell_let_go(const struct cell *cell, const struct run *run);
 
 /* All capabilities away: effective, permitted, inheritable, ambient, and the bounding set of this user namespace. */
 int drop_capabilities(void);

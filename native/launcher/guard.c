@@ -56,8 +56,7 @@ static int take_result(int socket, struct findings *findings, struct imd_error *
 _Noreturn static void be_guarded(const struct cell *cell, const struct run *run, int socket, guarded_work *work,
                                  void *argument)
 {
-  close(cell->leash);
-  close(run->launcher);
+  cell_let_go(cell, run);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   struct findings findings = {.which = 0};
   struct result result = {.err = IMD_ERROR_INIT};

@@ -159,7 +159,7 @@ static int take_step(const struct cell *cell, const struct run *run, const struc
   }
 }
 
-static int become_leader(const struct cell *cell, const int stdio[3], struct imd_error *err)
+static int become_leader(const struct cell *cell, const struct run *run, struct imd_error *err)
 {
   /* Its cgroup is the root of what it sees of cgroups, and a session keeps terminals of the host's away. */
   if (unshare(CLONE_NEWCGROUP) < 0)
@@ -172,15 +172,15 @@ static int become_leader(const struct cell *cell, const int stdio[3], struct imd
     return process_fail(err, "oom_score_adj");
   umask(022);
   for (int i = 0; i < 3; i++)
-    if (dup2(stdio[i], i) < 0)
+    if (dup2(run->stdio[i], i) < 0)
       return process_fail(err, "descriptor %d", i);
   return 0;
 }
 
-static int prepare(const struct cell *cell, const struct run *run, struct program *program, const int stdio[3],
-                   int *channel, struct imd_error *err)
+static int prepare(const struct cell *cell, const struct run *run, struct program *program, int *channel,
+                   struct imd_error *err)
 {
-  if (become_leader(cell, stdio, err) < 0)
+  if (become_leader(cell, run, err) < 0)
     return -1;
   struct imd_plan_cursor cursor = {.plan = run->plan};
   for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
@@ -233,12 +233,11 @@ _Noreturn static void give_up(int channel, const struct imd_error *err)
   _exit(EXIT_FAILURE);
 }
 
-_Noreturn static void be_payload(const struct cell *cell, const struct run *run, struct program *program,
-                                 const int stdio[3], int channel)
+_Noreturn static void be_payload(const struct cell *cell, const struct run *run, struct program *program, int channel)
 {
   struct imd_error err = IMD_ERROR_INIT;
   close(cell->leash);
-  if (prepare(cell, run, program, stdio, &channel, &err) < 0)
+  if (prepare(cell, run, program, &channel, &err) < 0)
     give_up(channel, &err);
   char word = 'r';
   if (write(channel, &word, 1) != 1 || read(channel, &word, 1) != 1)
@@ -312,10 +311,10 @@ static int wait_until_ready(const struct payload *payload, const struct run *run
 }
 
 int payload_start(struct payload *payload, const struct cell *cell, const struct cgroup *cgroup,
-                  const struct run *run, const int stdio[3], struct imd_error *err)
+                  const struct run *run, struct imd_error *err)
 {
   for (int i = 0; i < 3; i++)
-    if (check_stdio(stdio[i], i, run, err) < 0)
+    if (check_stdio(run->stdio[i], i, run, err) < 0)
       return -1;
   struct program program;
   if (lay_out(&program, run, err) < 0)
@@ -335,7 +334,7 @@ int payload_start(struct payload *payload, const struct cell *cell, const struct
   };
   payload->pid = sys_clone3(&args);
   if (payload->pid == 0)
-    be_payload(cell, run, &program, stdio, theirs);
+    be_payload(cell, run, &program, theirs);
   if (payload->pid < 0)
     return process_fail(err, "the payload's process");
   imd_close(&theirs);

@@ -17,10 +17,10 @@ struct payload {
 
 /*
  * Makes the process and takes it through every step of the plan but the last two: born in its cgroup, with the
- * payload's identity, in its working directory, without capabilities, it waits. `stdio`: its 0, 1 and 2.
+ * payload's identity, in its working directory, without capabilities, it waits.
  */
 int payload_start(struct payload *payload, const struct cell *cell, const struct cgroup *cgroup,
-                  const struct run *run, const int stdio[3], struct imd_error *err);
+                  const struct run *run, struct imd_error *err);
 
 /* The filter, and exec. What comes of it arrives on the channel. */
 int payload_go(const struct payload *payload, struct imd_error *err);

@@ -305,8 +305,7 @@ static int make_idmap(const struct cell *cell, const struct run *run, const char
       .flags = CLONE_NEWUSER | CLONE_PIDFD, .pidfd = (uintptr_t)&pidfd, .exit_signal = SIGCHLD};
   const pid_t pid = sys_clone3(&args);
   if (pid == 0) {
-    close(cell->leash);
-    close(run->launcher);
+    cell_let_go(cell, run);
     for (;;)
       pause();
   }

@@ -18,6 +18,7 @@ struct run {
   struct peer peer;
   const void *plan;                /* checked */
   int launcher;                    /* its end hung up, or a kill, ends every wait */
+  int stdio[3];                    /* the payload's 0, 1 and 2 until it has them; -1 then */
   bool over;                       /* the payload is dead: a kill comes too late */
   uint64_t wall_ns, cpu_ns;        /* 0: no bound */
   bool kill_on_pids;

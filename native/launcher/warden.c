@@ -110,9 +110,7 @@ static int read_memfd(struct order *order, int memfd, size_t length, struct imd_
   return 0;
 }
 
-/* `stdio`: where 0, 1 and 2 of the payload are among the order's descriptors. */
-static int read_order(struct warden *warden, struct order *order, size_t size, const int **stdio,
-                      struct imd_error *err)
+static int read_order(struct warden *warden, struct order *order, size_t size, struct imd_error *err)
 {
   const struct imd_header *header = order->packet;
   const struct imd_w_prepare *prepare = (const void *)(header + 1);
@@ -128,9 +126,9 @@ static int read_order(struct warden *warden, struct order *order, size_t size, c
     return imd_fail(err, IMD_STAGE_PLAN, 0, "%u descriptors came with the order", order->fds.count);
   if (in_memfd && read_memfd(order, order->fds.fd[0], prepare->plan_length, err) < 0)
     return -1;
-  *stdio = order->fds.fd + in_memfd;
 
   struct run *run = &warden->run;
+  memcpy(run->stdio, order->fds.fd + in_memfd, sizeof run->stdio);
   run->peer = (struct peer){prepare->uid, prepare->gid, prepare->ngroups, (const gid_t *)(prepare + 1)};
   run->plan = in_memfd ? order->plan_copy : (const char *)order->packet + offset;
   if (imd_plan_check(run->plan, prepare->plan_length, err) < 0)
@@ -153,13 +151,13 @@ static int make_cgroup(struct warden *warden, struct imd_error *err)
   return 0;
 }
 
-static int prepare(struct warden *warden, const int stdio[3], struct imd_error *err)
+static int prepare(struct warden *warden, struct imd_error *err)
 {
   cleanup_sources struct sources sources = {NULL, 0};
   if (make_cgroup(warden, err) < 0 || peer_open_sources(&warden->cell, &warden->run, &sources, err) < 0 ||
       mounts_apply(&warden->cell, &warden->run, &sources, err) < 0)
     return -1;
-  return payload_start(&warden->payload, &warden->cell, &warden->cgroup, &warden->run, stdio, err);
+  return payload_start(&warden->payload, &warden->cell, &warden->cgroup, &warden->run, err);
 }
 
 /* Blocks. 0: the launcher is gone, and so is its cell. */
@@ -200,14 +198,14 @@ static void serve(struct warden *warden)
 {
   __attribute__((cleanup(order_free))) struct order order = {.packet = NULL};
   struct imd_error err = IMD_ERROR_INIT;
-  const int *stdio = NULL;
   const size_t size = wait_for_order(warden, &order);
   if (size == 0)
     return;
-  if (read_order(warden, &order, size, &stdio, &err) < 0 || prepare(warden, stdio, &err) < 0)
+  if (read_order(warden, &order, size, &err) < 0 || prepare(warden, &err) < 0)
     fail(warden, &err);
   /* Ours must not keep the payload's pipes open. */
   imd_fds_close(&order.fds);
+  memcpy(warden->run.stdio, (int[]){-1, -1, -1}, sizeof warden->run.stdio);
   if (imd_send_message(warden->run.launcher, IMD_PREPARED, warden->run.id, NULL, 0, 0) < 0)
     return;
   if (wait_for_go(warden, &err) < 0)
@@ -226,7 +224,7 @@ static void serve(struct warden *warden)
 
 _Noreturn void warden_main(const struct warden_config *config, int launcher_fd)
 {
-  struct warden warden = {.cgroup = CGROUP_NONE, .payload = PAYLOAD_NONE, .run = {.launcher = launcher_fd}};
+  struct warden warden = {.cgroup = CGROUP_NONE, .payload = PAYLOAD_NONE, .run = {.launcher = launcher_fd, .stdio = {-1, -1, -1}}};
   struct imd_error err = IMD_ERROR_INIT;
   if (cell_make(&warden.cell, config, &err) < 0)
     fail(&warden, &err);

@@ -633,18 +633,18 @@ def test_a_run_of_another_peer_is_another_identity_on_disk(cells: Callable[..., 
 
 def test_the_caller_cannot_reach_the_process_that_opens_for_it(cells: Callable[..., Cell], place: Path) -> None:
     """It has the caller's uid for a while: not to be traced, and its descriptors not to be read."""
-    cell = cells(open_timeout_ms=20_000)
-    stuck = directory(place / "stuck", ALICE.uid)
+    cell, eve = cells(open_timeout_ms=20_000), Peer(61099, 61099)
+    stuck = directory(place / "stuck", eve.uid)
     null = os.open("/dev/null", os.O_RDWR)
-    with UnansweringMount(stuck, uid=ALICE.uid):
-        cell.order(shell("true", bind(stuck / "x")).packed(), [null] * 3, ALICE)
-        opener = find_process("immured-peer", ALICE.uid)
+    with UnansweringMount(stuck, uid=eve.uid):
+        cell.order(shell("true", bind(stuck / "x")).packed(), [null] * 3, eve)
+        opener = find_process("immured-peer", eve.uid)
         program = f"import os\ntry: print(os.listdir('/proc/{opener}/fd'))\nexcept PermissionError: print('no')"
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
-            os.setresgid(ALICE.gid, ALICE.gid, ALICE.gid)
-            os.setresuid(ALICE.uid, ALICE.uid, ALICE.uid)
+            os.setresgid(eve.gid, eve.gid, eve.gid)
+            os.setresuid(eve.uid, eve.uid, eve.uid)
             os.dup2(write, 1)
             os.execv("/usr/bin/python3", python(program))
         os.close(write)
