@@ -24,9 +24,8 @@ def main() -> int:
         print("bench: bubblewrap is what this compares with: apt-get install bubblewrap", file=sys.stderr)
         return 2
     with ExitStack() as stack:
-        entered: list[subjects.Subject] = [
-            stack.enter_context(subject) for subject in (subjects.floor(), subjects.bwrap(bwrap), subjects.Immured())
-        ]
+        compared: list[subjects.Subject] = [subjects.floor(), subjects.bwrap(bwrap), subjects.Immured()]
+        entered = [stack.enter_context(subject) for subject in compared]
         results = {
             "burst": measure.burst(entered, runs=chosen.runs, block=chosen.block),
             "sporadic": measure.sporadic(entered, runs=chosen.sporadic),
@@ -37,8 +36,9 @@ def main() -> int:
                 f"# What a signed run of `{subjects.COMMAND}` costs",
                 report.machine() + "; one open connection; medians of one run, so read the ratios.",
                 *(report.table(scenario, series, "bwrap") for scenario, series in results.items()),
-                "Isolation compared (the floor has no walls at all and is there as the physics):\n\n" + report.walls(entered[1:]),
-                "CPU: the command's and every process of the tool's; for immured also the client's, and the refilling of the pool.",
+                "Isolation compared (the floor has no walls at all and is there as the physics):\n\n"
+                + report.walls(entered[1:]),
+                "CPU: the command's and every process of the tool's; for immured also the client's, and the pool's refilling.",
                 words,
             ]
         )

@@ -32,11 +32,11 @@ def table(scenario: str, series: Sequence[Series], against: str) -> str:
         f"| {scenario} | p50 ms | p90 ms | p99 ms | CPU ms a run | p50 / {against} | CPU / {against} |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for one in series:
-        rows.append(
-            f"| {one.name} | {one.percentile(50):.2f} | {one.percentile(90):.2f} | {one.percentile(99):.2f} "
-            f"| {one.cpu_ms:.2f} | {one.percentile(50) / base.percentile(50):.2f} | {one.cpu_ms / base.cpu_ms:.2f} |"
-        )
+    rows += [
+        f"| {one.name} | {one.percentile(50):.2f} | {one.percentile(90):.2f} | {one.percentile(99):.2f} "
+        f"| {one.cpu_ms:.2f} | {one.percentile(50) / base.percentile(50):.2f} | {one.cpu_ms / base.cpu_ms:.2f} |"
+        for one in series
+    ]
     return "\n".join(rows)
 
 
@@ -59,14 +59,15 @@ def verdicts(results: Mapping[str, Sequence[Series]]) -> tuple[str, bool]:
         ratio = medians[bar.subject] / medians[bar.against]
         held = ratio <= bar.most
         good = good and held
-        lines.append(
-            f"* {bar.scenario}: {bar.subject} / {bar.against} = {ratio:.2f} (bar {bar.most:.2f}): {'holds' if held else 'MISSED'}"
-        )
+        verdict = "holds" if held else "MISSED"
+        lines.append(f"* {bar.scenario}: {bar.subject} / {bar.against} = {ratio:.2f} (bar {bar.most:.2f}): {verdict}")
     return "\n".join(lines), good
 
 
 def machine() -> str:
-    return f"{os.cpu_count()} processors, Linux {platform.release()}, {platform.machine()}, Python {platform.python_version()}"
+    """What it ran on, in a line."""
+    python = platform.python_version()
+    return f"{os.cpu_count()} processors, Linux {platform.release()}, {platform.machine()}, Python {python}"
 
 
 def as_json(results: Mapping[str, Sequence[Series]]) -> str:

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -36,6 +37,8 @@ int main(int argc, char **argv) {
     return 2;
   }
   int rewound = argv[1][0] == '-' ? -1 : atoi(argv[1]);
+  /* What a tool leaves behind (bwrap its PID 1) is ours to wait for, or its CPU time would be nobody's. */
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
   char *line = NULL;
   size_t room = 0;
   while (getline(&line, &room, stdin) > 0) {
@@ -55,6 +58,8 @@ int main(int argc, char **argv) {
       return 1;
     }
     uint64_t wall = now_ns() - start;
+    while (waitpid(-1, NULL, 0) > 0)
+      continue;
     printf("%llu %llu\n", (unsigned long long)wall, (unsigned long long)(children_cpu_ns() - cpu));
     fflush(stdout);
   }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -22,9 +25,21 @@ COMMAND = "/bin/true"
 
 #: What "equal isolation" means here: a subject that lacks one of these is named as unequal in the table.
 WALLS = (
-    "user", "mount", "pid", "network", "ipc", "uts", "cgroup", "no host root", "read-only /usr", "private /tmp, /dev, /proc",
-    "no capabilities", "no new privileges", "seccomp: default class", "new session",
-)  # fmt: skip
+    "user",
+    "mount",
+    "pid",
+    "network",
+    "ipc",
+    "uts",
+    "cgroup",
+    "no host root",
+    "read-only /usr",
+    "private /tmp, /dev, /proc",
+    "no capabilities",
+    "no new privileges",
+    "seccomp: default class",
+    "new session",
+)
 #: What the daemon does on top and nobody else here does.
 BEYOND = ("time namespace", "signed", "ledgered", "own uid range", "cgroup of its own", "rlimits", "measured outcome")
 
@@ -66,9 +81,12 @@ class Spawned:
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             [str(spawner()), "-" if self._rewind is None else str(self._rewind), *self._command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
             pass_fds=() if self._rewind is None else (self._rewind,),
-        )  # fmt: skip
+        )
         return self
 
     def __exit__(
@@ -144,18 +162,15 @@ class Immured:
         return own + round(total * 1e9)
 
 
+@functools.cache
 def spawner() -> Path:
     """Compile bench/spawn.c once per run of the suite."""
-    global _spawner
-    if _spawner is None:
-        target = Path(tempfile.mkdtemp(prefix="immured-bench-")) / "spawn"
-        source = Path(__file__).with_name("spawn.c")
-        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-Wall", "-Wextra", "-o", str(target), str(source)], check=True)
-        _spawner = target
-    return _spawner
-
-
-_spawner: Path | None = None
+    target = Path(tempfile.mkdtemp(prefix="immured-bench-")) / "spawn"
+    source = Path(__file__).with_name("spawn.c")
+    compiler = os.environ.get("CC", "cc")
+    subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(target), str(source)], check=True)
+    atexit.register(shutil.rmtree, target.parent)
+    return target
 
 
 def floor() -> Spawned:
@@ -167,12 +182,50 @@ def bwrap(executable: str) -> Spawned:
     program = os.memfd_create("seccomp", 0)
     os.write(program, compile_profile("default"))
     options = [
-        "--unshare-all", "--uid", "1000", "--gid", "1000", "--hostname", "sandbox", "--new-session", "--die-with-parent",
-        "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/sbin", "/sbin",
-        "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64",
-        "--dir", "/etc", *etc_binds(), "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--chdir", "/",
-        "--cap-drop", "ALL", "--clearenv", "--setenv", "PATH", "/usr/bin:/bin", "--seccomp", str(program),
-    ]  # fmt: skip
+        "--unshare-all",
+        "--uid",
+        "1000",
+        "--gid",
+        "1000",
+        "--hostname",
+        "sandbox",
+        "--new-session",
+        "--die-with-parent",
+        "--ro-bind",
+        "/usr",
+        "/usr",
+        "--symlink",
+        "usr/bin",
+        "/bin",
+        "--symlink",
+        "usr/sbin",
+        "/sbin",
+        "--symlink",
+        "usr/lib",
+        "/lib",
+        "--symlink",
+        "usr/lib64",
+        "/lib64",
+        "--dir",
+        "/etc",
+        *etc_binds(),
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--tmpfs",
+        "/tmp",
+        "--chdir",
+        "/",
+        "--cap-drop",
+        "ALL",
+        "--clearenv",
+        "--setenv",
+        "PATH",
+        "/usr/bin:/bin",
+        "--seccomp",
+        str(program),
+    ]
     return Spawned("bwrap", [executable, *options, COMMAND], WALLS, rewind=program)
 
 

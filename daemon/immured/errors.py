@@ -26,7 +26,7 @@ class ImmuredError(Exception):
 class Refused(ImmuredError):
     """A request was understood, or was not understandable, and is not done. Nothing ran.
 
-    `retry` marks what a retry may cure (`busy`, `over_quota`, `ledger_unavailable`): such a refusal does not use up the nonce.
+    `retry` marks what a retry may cure (`busy`, `over_quota`, `ledger_unavailable`): the nonce is not used up then.
     """
 
     @property

@@ -47,5 +47,7 @@ def leftovers(cgroup: Path | None = None) -> Leftovers:
             processes.add(f"{pid} {name} uid {uid}")
         namespaces |= links
     mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    cgroups = {str(path) for path in cgroup.rglob("*") if path.is_dir()} if cgroup is not None and cgroup.exists() else set()
+    cgroups = (
+        {str(path) for path in cgroup.rglob("*") if path.is_dir()} if cgroup is not None and cgroup.exists() else set()
+    )
     return Leftovers(frozenset(processes), frozenset(namespaces), frozenset(mounts), frozenset(cgroups))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -36,7 +37,9 @@ class Load:
         choose = random.Random(seed)
         try:
             with Client(
-                socket=str(self._daemon.socket), key=str(self._daemon.admin_key), daemon_key=str(self._daemon.daemon_key)
+                socket=str(self._daemon.socket),
+                key=str(self._daemon.admin_key),
+                daemon_key=str(self._daemon.daemon_key),
             ) as client:
                 while True:
                     result = client.run(choose.choice(COMMANDS), limits={"wall": "30s"})
@@ -84,16 +87,16 @@ def test_a_hundred_kills_under_load_lose_nothing_and_leave_nothing(tmp_path: Pat
         daemon.kill()
         acknowledged += load.acknowledged
 
-    with ThrowawayDaemon(state=state) as daemon:
-        with Client(socket=str(daemon.socket), key=str(daemon.admin_key), daemon_key=str(daemon.daemon_key)) as client:
-            assert client.run(["/bin/true"]).exit_code == 0
+    with (
+        ThrowawayDaemon(state=state) as daemon,
+        Client(socket=str(daemon.socket), key=str(daemon.admin_key), daemon_key=str(daemon.daemon_key)) as client,
+    ):
+        assert client.run(["/bin/true"]).exit_code == 0
     assert ThrowawayDaemon.immure("ledger", "verify", "--state", str(state)).returncode == 0
 
     wait_for(lambda: not leftovers().beyond(before).get("processes"))
     assert leftovers().beyond(before).get("processes", []) == []
     assert leftovers().beyond(before).get("mounts", []) == []
-
-    import hashlib
 
     lines = (state / "ledger" / "current.jsonl").read_bytes().splitlines()
     for seq, leaf in acknowledged:

@@ -27,15 +27,21 @@ def command(daemon_id: str, **changes: Any) -> dict[str, Any]:
     """A valid `run` of /bin/true, with `changes`; a change to None removes the key."""
     now = time.time_ns() // 1_000_000
     fields = {
-        "aud": daemon_id, "cmd": "run", "args": {"argv": ["/bin/true"]}, "nonce": os.urandom(16), "iat": now, "exp": now + 60_000,
+        "aud": daemon_id,
+        "cmd": "run",
+        "args": {"argv": ["/bin/true"]},
+        "nonce": os.urandom(16),
+        "iat": now,
+        "exp": now + 60_000,
         **changes,
-    }  # fmt: skip
+    }
     return {key: value for key, value in fields.items() if value is not None}
 
 
 def sealed(payload: bytes, keys: Sequence[PrivateKey], type: str = COMMAND) -> bytes:
     """A frame's body, signed over exactly these bytes, whatever they are."""
-    return msgpack.packb([1, type, payload, [[key.id, key.sign(pae(type, payload))] for key in keys]])
+    body: bytes = msgpack.packb([1, type, payload, [[key.id, key.sign(pae(type, payload))] for key in keys]])
+    return body
 
 
 class Connection:

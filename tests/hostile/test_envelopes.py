@@ -77,7 +77,9 @@ def test_a_signature_for_another_type_is_refused(connection: Connection, admin: 
     assert reply["error"]["code"] == "bad_signature"
 
 
-def test_a_known_keys_bad_signature_refuses_even_beside_a_good_one(connection: Connection, admin: PrivateKey, daemon: ThrowawayDaemon) -> None:
+def test_a_known_keys_bad_signature_refuses_even_beside_a_good_one(
+    connection: Connection, admin: PrivateKey, daemon: ThrowawayDaemon
+) -> None:
     payload = msgpack.packb(command(connection.daemon_id))
     good = admin.sign(pae(COMMAND, payload))
     connection.frame(msgpack.packb([1, COMMAND, payload, [[admin.id, good], [admin.id, BENDS["one bit"](good)]]]))
@@ -129,7 +131,10 @@ WRONG: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "with a relative cwd": (lambda: {"args": {"argv": ["/bin/true"], "cwd": "here"}}, "bad_argument"),
     "with a looser limit": (lambda: {"args": {"argv": ["/bin/true"], "limits": {"wall": "900h"}}}, "bad_argument"),
     "with an unknown limit": (lambda: {"args": {"argv": ["/bin/true"], "limits": {"memry": 1}}}, "unknown_field"),
-    "with an unknown manifest": (lambda: {"args": {"argv": ["/bin/true"], "manifest": "sha256:" + "0" * 64}}, "unknown_manifest"),
+    "with an unknown manifest": (
+        lambda: {"args": {"argv": ["/bin/true"], "manifest": "sha256:" + "0" * 64}},
+        "unknown_manifest",
+    ),
     "with a bad manifest": (lambda: {"args": {"argv": ["/bin/true"], "manifest": {"schema": 2}}}, "manifest_invalid"),
     "naming descriptors that did not come": (lambda: {"args": {"argv": ["/bin/true"], "fds": [1]}}, "bad_descriptor"),
 }
@@ -167,7 +172,12 @@ def test_a_denial_is_in_the_ledger(connection: Connection, admin: PrivateKey, da
 
 
 def test_the_same_bytes_twice_run_once(connection: Connection, admin: PrivateKey) -> None:
-    body = sealed(msgpack.packb(command(connection.daemon_id, args={"argv": ["/bin/sh", "-c", "head -c 8 /dev/urandom | od -x"]})), [admin])
+    body = sealed(
+        msgpack.packb(
+            command(connection.daemon_id, args={"argv": ["/bin/sh", "-c", "head -c 8 /dev/urandom | od -x"]})
+        ),
+        [admin],
+    )
     connection.frame(body)
     first = connection.reply()
     connection.frame(body)
@@ -176,7 +186,9 @@ def test_the_same_bytes_twice_run_once(connection: Connection, admin: PrivateKey
     assert second == first
 
 
-def test_the_same_bytes_on_another_connection_run_once(connection: Connection, daemon: ThrowawayDaemon, admin: PrivateKey) -> None:
+def test_the_same_bytes_on_another_connection_run_once(
+    connection: Connection, daemon: ThrowawayDaemon, admin: PrivateKey
+) -> None:
     body = sealed(msgpack.packb(command(connection.daemon_id)), [admin])
     connection.frame(body)
     first = connection.reply()
@@ -192,7 +204,9 @@ def test_a_nonce_on_another_command_is_a_replay(connection: Connection, admin: P
     assert reply["error"]["code"] == "replayed"
 
 
-def test_the_same_bytes_while_they_run_are_in_progress(connection: Connection, daemon: ThrowawayDaemon, admin: PrivateKey) -> None:
+def test_the_same_bytes_while_they_run_are_in_progress(
+    connection: Connection, daemon: ThrowawayDaemon, admin: PrivateKey
+) -> None:
     body = sealed(msgpack.packb(command(connection.daemon_id, args={"argv": ["/bin/sleep", "2"]})), [admin])
     connection.frame(body)
     time.sleep(0.3)
@@ -216,7 +230,9 @@ def test_the_same_bytes_while_they_run_are_in_progress(connection: Connection, d
         (["/usr/bin/true/x"], "executable_not_found"),
     ],
 )
-def test_what_cannot_be_executed_is_a_result_with_a_typed_failure(connection: Connection, admin: PrivateKey, argv: list[str], code: str) -> None:
+def test_what_cannot_be_executed_is_a_result_with_a_typed_failure(
+    connection: Connection, admin: PrivateKey, argv: list[str], code: str
+) -> None:
     reply = connection.ask(command(connection.daemon_id, args={"argv": argv}), admin)
     assert reply["ok"] is True
     assert reply["result"]["cause"] == "setup_failed"
@@ -245,12 +261,18 @@ def test_many_requests_in_flight_on_one_connection_are_all_answered(connection: 
 def test_a_client_that_vanishes_takes_its_run_along(daemon: ThrowawayDaemon, admin: PrivateKey) -> None:
     with Connection(daemon) as connection:
         nonce = os.urandom(16)
-        connection.frame(sealed(msgpack.packb(command(connection.daemon_id, nonce=nonce, args={"argv": ["/bin/sleep", "50"]})), [admin]))
+        connection.frame(
+            sealed(
+                msgpack.packb(command(connection.daemon_id, nonce=nonce, args={"argv": ["/bin/sleep", "50"]})), [admin]
+            )
+        )
         time.sleep(0.3)
     deadline = time.monotonic() + 10
     while True:
         entries = [json.loads(line) for line in (daemon.state / "ledger" / "current.jsonl").read_text().splitlines()]
-        begun = [e["data"]["sandbox"] for e in entries if e["type"] == "run.accepted" and e["data"]["nonce"] == nonce.hex()]
+        begun = [
+            e["data"]["sandbox"] for e in entries if e["type"] == "run.accepted" and e["data"]["nonce"] == nonce.hex()
+        ]
         ended = {e["data"]["sandbox"]: e["data"] for e in entries if e["type"] == "run.finished"}
         if begun and begun[0] in ended:
             assert ended[begun[0]]["cause"] == "killed"

@@ -52,8 +52,12 @@ def test_a_bomb_as_a_signed_payload_gets_a_typed_error(connection: Connection, a
     assert reply["error"]["code"] in ("bad_msgpack", "bad_command")
 
 
-@pytest.mark.parametrize(("length", "code"), [(0, "bad_frame"), ((1 << 20) + 1, "frame_too_large"), (0xFFFFFFFF, "frame_too_large")])
-def test_a_length_out_of_bounds_is_named_and_ends_the_connection(connection: Connection, length: int, code: str) -> None:
+@pytest.mark.parametrize(
+    ("length", "code"), [(0, "bad_frame"), ((1 << 20) + 1, "frame_too_large"), (0xFFFFFFFF, "frame_too_large")]
+)
+def test_a_length_out_of_bounds_is_named_and_ends_the_connection(
+    connection: Connection, length: int, code: str
+) -> None:
     connection.send(struct.pack(">I", length))
     reply = connection.reply()
     assert reply is not None

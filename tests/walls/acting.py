@@ -31,7 +31,10 @@ def as_user(uid: int, work: Callable[[], Any], *, gid: int | None = None, groups
             try:
                 answer = ("value", work())
             except Exception as error:  # carried to the parent, whatever it is
-                answer = ("error", (type(error).__name__, getattr(error, "code", ""), str(error), traceback.format_exc()))
+                answer = (
+                    "error",
+                    (type(error).__name__, getattr(error, "code", ""), str(error), traceback.format_exc()),
+                )
             with os.fdopen(write, "wb") as pipe:
                 pickle.dump(answer, pipe)
         finally:

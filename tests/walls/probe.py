@@ -1,38 +1,54 @@
 """Runs *inside* the sandbox, with the standard library alone: tries things and prints, as JSON, what it got."""
 
+from __future__ import annotations
+
 import ctypes
 import errno
 import json
 import os
 import socket
 import sys
+from collections.abc import Callable
+from typing import Any
+
+NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def attempt(call, *arguments, **named):
+def attempt(call: Callable[..., object], *arguments: Any, **named: Any) -> str:
     """The name of the errno that a call met, or "ok"."""
     try:
         call(*arguments, **named)
     except OSError as error:
-        return errno.errorcode.get(error.errno, str(error.errno))
+        return errno.errorcode.get(error.errno or 0, str(error.errno))
     return "ok"
 
 
-def raw(number, *arguments):
+def raw(number: int, *arguments: Any) -> str:
     """A system call by number: the errno's name, or "ok"."""
     ctypes.set_errno(0)
-    if libc.syscall(ctypes.c_long(number), *[ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]) < 0:
+    if (
+        libc.syscall(
+            ctypes.c_long(number), *[ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+        )
+        < 0
+    ):
         return errno.errorcode.get(ctypes.get_errno(), str(ctypes.get_errno()))
     return "ok"
 
 
-def status():
+def status() -> dict[str, str]:
     with open("/proc/self/status") as lines:
-        return dict(line.rstrip("\n").split(":\t", 1) for line in lines if ":\t" in line)
+        return {key: value.strip() for key, value in (line.split(":\t", 1) for line in lines if ":\t" in line)}
 
 
-def in_child(work):
+def read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def in_child(work: Callable[[], str]) -> str:
     """What `work()` returns, tried in a child so that success does no harm here."""
     read, write = os.pipe()
     child = os.fork()
@@ -44,7 +60,14 @@ def in_child(work):
     return os.read(read, 64).decode()
 
 
-def setid_bits():
+def kernel_memory() -> str:
+    """Masked, absent, or a hole."""
+    if not os.path.exists("/proc/kcore") or os.path.getsize("/proc/kcore") == 0:
+        return "empty"
+    return attempt(read, "/proc/kcore")
+
+
+def setid_bits() -> dict[str, str]:
     """Every way to a setuid or setgid bit, in the private /tmp."""
     os.chdir("/tmp")
     open("plain", "w").close()
@@ -67,33 +90,50 @@ def setid_bits():
     }
 
 
-def main():
+def main() -> None:
     own = status()
     visible = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    facts = {
+    facts: dict[str, Any] = {
         "uid": os.getresuid(),
         "gid": os.getresgid(),
         "groups": os.getgroups(),
-        "status": {key: own[key].strip() for key in own if key.startswith(("Cap", "NoNew", "Seccomp"))},
+        "status": {key: own[key] for key in own if key.startswith(("Cap", "NoNew", "Seccomp"))},
         "pid": os.getpid(),
         "session": os.getsid(0),
         "processes": visible,
         "fds": sorted(int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")),
         "interfaces": [name for _, name in socket.if_nameindex()],
         "hostname": socket.gethostname(),
-        "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")},
-        "uid_map": open("/proc/self/uid_map").read().split(),
-        "cgroup": open("/proc/self/cgroup").read().splitlines(),
-        "mounts": [line.split() for line in open("/proc/self/mounts")],
+        "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES},
+        "uid_map": read("/proc/self/uid_map").split(),
+        "cgroup": read("/proc/self/cgroup").splitlines(),
+        "mounts": [line.split() for line in read("/proc/self/mounts").splitlines()],
         "root": sorted(os.listdir("/")),
         "environment": dict(os.environ),
         "umask": os.umask(0o022),
     }
     facts["paths"] = {
         path: os.path.lexists(path)
-        for path in ("/root", "/home", "/var/lib", "/var/log", "/run/systemd", "/etc/shadow", "/etc/gshadow", "/etc/ssh", "/etc/ssl/private",
-                     "/boot", "/sys/kernel", "/dev/mem", "/dev/kmsg", "/dev/vda", "/dev/fuse", "/dev/kvm", "/dev/loop-control")
-    }  # fmt: skip
+        for path in (
+            "/root",
+            "/home",
+            "/var/lib",
+            "/var/log",
+            "/run/systemd",
+            "/etc/shadow",
+            "/etc/gshadow",
+            "/etc/ssh",
+            "/etc/ssl/private",
+            "/boot",
+            "/sys/kernel",
+            "/dev/mem",
+            "/dev/kmsg",
+            "/dev/vda",
+            "/dev/fuse",
+            "/dev/kvm",
+            "/dev/loop-control",
+        )
+    }
     facts["attempts"] = {
         "write /usr": attempt(open, "/usr/x", "w"),
         "write /": attempt(open, "/x", "w"),
@@ -103,9 +143,9 @@ def main():
         "write sysrq": attempt(open, "/proc/sysrq-trigger", "w"),
         "write /tmp": attempt(open, "/tmp/x", "w"),
         "write /dev/shm": attempt(open, "/dev/shm/x", "w"),
-        "read /proc/kcore": attempt(lambda: open("/proc/kcore", "rb").read(1)) if os.path.exists("/proc/kcore") and os.path.getsize("/proc/kcore") else "empty",
+        "read /proc/kcore": kernel_memory(),
         "read /proc/1/root": attempt(os.listdir, "/proc/1/root"),
-        "read /proc/1/environ": attempt(lambda: open("/proc/1/environ").read()),
+        "read /proc/1/environ": attempt(read, "/proc/1/environ"),
         "read /proc/1/mem": attempt(open, "/proc/1/mem", "rb"),
         "kill 1": attempt(os.kill, 1, 9),
         "kill all": in_child(lambda: attempt(os.kill, -1, 0)),

@@ -59,7 +59,7 @@ def test_host_ids_come_from_the_block_and_never_hold_root(inside: Facts) -> None
     inner, outer, count = (int(word) for word in inside["uid_map"][:3])
     assert len(inside["uid_map"]) == 3
     assert inner == 0
-    assert 0x70000000 <= outer
+    assert outer >= 0x70000000
     assert outer + count <= 0x7FFFFFFF
 
 
@@ -87,7 +87,18 @@ def test_nothing_sensitive_of_the_host_is_in_view(inside: Facts) -> None:
 
 
 def test_the_hosts_environment_stays_outside(inside: Facts) -> None:
-    assert set(inside["environment"]) <= {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "TERM", "SHELL", "PWD", "LC_CTYPE"}
+    assert set(inside["environment"]) <= {
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "TMPDIR",
+        "TERM",
+        "SHELL",
+        "PWD",
+        "LC_CTYPE",
+    }
 
 
 ALLOWED = ("write /tmp", "write /dev/shm")

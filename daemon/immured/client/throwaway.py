@@ -53,22 +53,30 @@ class ThrowawayDaemon:
         """Run the `immure` of this very interpreter."""
         return subprocess.run(
             [sys.executable, "-m", "immured.cli", *arguments],
-            check=check, capture_output=True, text=True, timeout=START_SECONDS, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            check=check,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            stdin=subprocess.DEVNULL,
+        )
 
     @property
     def pid(self) -> int:
-        assert self.process is not None, "not started"
-        return self.process.pid
+        return self._started().pid
 
     def start(self) -> ThrowawayDaemon:
         """Start and wait until it accepts connections."""
         read, write = os.pipe()
         with self.log.open("ab") as log, os.fdopen(read, "rb") as ready:
+            options = ["--state", str(self.state), "--ready-fd", str(write), *self._options]
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "immured.service", "--state", str(self.state), "--ready-fd", str(write), *self._options],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(write,), start_new_session=True,
-            )  # fmt: skip
+                [sys.executable, "-m", "immured.service", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(write,),
+                start_new_session=True,
+            )
             os.close(write)
             os.set_blocking(ready.fileno(), False)
             deadline = time.monotonic() + START_SECONDS
@@ -76,22 +84,30 @@ class ThrowawayDaemon:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     self.kill()
                     raise ConfigurationError(
-                        "daemon_not_started", "immured did not begin to serve", f"read {self.log}",
+                        "daemon_not_started",
+                        "immured did not begin to serve",
+                        f"read {self.log}",
                         details={"log": self.log.read_text(errors="replace")[-4000:]},
-                    )  # fmt: skip
+                    )
                 time.sleep(0.005)
         return self
 
     def stop(self) -> int:
         """Ask for a graceful stop, wait for it, and return the exit status."""
-        assert self.process is not None, "not started"
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        process = self._started()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(STOP_SECONDS)
+                process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.kill()
-        return self.process.returncode
+        status: int = process.returncode
+        return status
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self.process is None:
+            raise ConfigurationError("daemon_not_started", "this daemon was not started", "use it in a with statement")
+        return self.process
 
     def kill(self) -> None:
         """End it as a power failure of the process would: SIGKILL."""
