@@ -38,7 +38,7 @@ def main() -> int:
                 *(report.table(scenario, series, "bwrap") for scenario, series in results.items()),
                 "Isolation compared (the floor has no walls at all and is there as the physics):\n\n"
                 + report.walls(entered[1:]),
-                "CPU: the command's and every process of the tool's; for immured also the client's, and the pool's refilling.",
+                "CPU: the command's and every process of the tool's; of immured the client's and the pool's too.",
                 words,
             ]
         )

@@ -68,8 +68,103 @@ Run = Callable[..., RunResult]
 def run_as_caller(daemon: ThrowawayDaemon, caller_key: Path) -> Run:
     def run(argv: list[str], *, manifest: dict[str, Any] | None = None, **more: Any) -> RunResult:
         def work() -> RunResult:
-            """This very process is root, and holds the caller's key."""
+            with Client(socket=str(daemon.socket), key=str(caller_key), daemon_key=str(daemon.daemon_key)) as connected:
+                return connected.run(argv, manifest=inline(manifest) if manifest is not None else None, **more)
 
+        result: RunResult = as_user(CALLER, work)
+        return result
+
+    return run
+
+
+def inline(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {"schema": 1, "name": "inline", "class": "default", **manifest}
+
+
+def reading(path: Path) -> list[str]:
+    return ["/bin/cat", str(path)]
+
+
+def test_the_callers_own_private_file_can_be_read(run_as_caller: Run, ground: Path) -> None:
+    note = ground / "own" / "note"
+    result = run_as_caller(reading(note), manifest={"filesystem": {"read": [str(ground / "own")]}})
+    assert result.stdout == b"the caller's\n"
+
+
+FIELDS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "read a file": lambda base: {"filesystem": {"read": [str(base / "secret")]}},
+    "read below a closed directory": lambda base: {"filesystem": {"read": [str(base / "closed" / "secret")]}},
+    "read a closed directory": lambda base: {"filesystem": {"read": [str(base / "closed")]}},
+    "read through a symlink to a file": lambda base: {"filesystem": {"read": [str(base / "own" / "link")]}},
+    "read through a symlink to a directory": lambda base: {"filesystem": {"read": [str(base / "own" / "way")]}},
+    "write a closed directory": lambda base: {"filesystem": {"write": [str(base / "closed")]}},
+    "write a root-owned file": lambda base: {"filesystem": {"write": [str(base / "secret")]}},
+    "a closed directory as root": lambda base: {"filesystem": {"root": str(base / "closed")}},
+    "root's home": lambda base: {"filesystem": {"read": ["/root"]}},
+    "shadow": lambda base: {"filesystem": {"read": ["/etc/shadow"]}},
+    "a process's root": lambda base: {"filesystem": {"read": [{"path": "/proc/1/root", "target": "/mnt"}]}},
+    "a process's cwd": lambda base: {"filesystem": {"read": [{"path": "/proc/1/cwd", "target": "/mnt"}]}},
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_no_field_opens_what_the_caller_could_not(run_as_caller: Run, ground: Path, field: str) -> None:
+    result = run_as_caller(["/bin/true"], manifest=FIELDS[field](ground))
+    assert result.cause == "setup_failed"
+    assert result.failure is not None
+    assert result.failure["code"] in {"path_denied", "path_missing", "root_owned"}
+
+
+def test_the_daemons_private_keys_stay_closed(run_as_caller: Run, daemon: ThrowawayDaemon) -> None:
+    private = daemon.state / "keys" / "daemon.pem"
+    result = run_as_caller(["/bin/true"], manifest={"filesystem": {"read": [str(private)]}})
+    assert result.failure is not None
+    assert result.failure["code"] == "path_denied"
+
+
+def test_a_tree_of_roots_is_never_writable_even_where_its_mode_says_so(run_as_caller: Run, ground: Path) -> None:
+    result = run_as_caller(["/bin/true"], manifest={"filesystem": {"write": [str(ground / "shared")]}})
+    assert result.failure is not None
+    assert result.failure["code"] == "root_owned"
+
+
+def test_a_tree_of_roots_is_not_writable_for_root_either(client: Client, ground: Path) -> None:
+    result = client.run(["/bin/true"], manifest=inline({"filesystem": {"write": [str(ground / "shared")]}}))
+    assert result.failure is not None
+    assert result.failure["code"] == "root_owned"
+
+
+def test_what_the_payload_writes_belongs_to_the_caller(run_as_caller: Run, ground: Path) -> None:
+    own = ground / "own"
+    result = run_as_caller(["/bin/sh", "-c", f"echo made > {own}/made"], manifest={"filesystem": {"write": [str(own)]}})
+    assert result.exit_code == 0, result.stderr
+    written = (own / "made").stat()
+    assert (written.st_uid, written.st_gid) == (CALLER, CALLER)
+
+
+def test_a_setuid_file_cannot_be_planted_in_the_callers_directory(run_as_caller: Run, ground: Path) -> None:
+    own = ground / "own"
+    run_as_caller(
+        ["/bin/sh", "-c", f"cp /bin/true {own}/planted; chmod 4755 {own}/planted"],
+        manifest={"filesystem": {"write": [str(own)]}},
+    )
+    assert (own / "planted").stat().st_mode & 0o6000 == 0
+
+
+def test_a_read_only_bind_takes_no_write(run_as_caller: Run, ground: Path) -> None:
+    own = ground / "own"
+    result = run_as_caller(["/bin/sh", "-c", f"echo x > {own}/note"], manifest={"filesystem": {"read": [str(own)]}})
+    assert result.exit_code != 0
+    assert (own / "note").read_text() == "the caller's\n"
+
+
+def test_a_collected_symlink_brings_nothing_back(run_as_caller: Run, ground: Path) -> None:
+    result = run_as_caller(["/bin/ln", "-s", "/etc/passwd", "/tmp/out"], collect=["/tmp/out"])
+    assert "/tmp/out" not in result.files
+
+
+def test_a_key_bound_to_a_uid_is_refused_from_another(daemon: ThrowawayDaemon, caller_key: Path) -> None:
+    """This very process is root, and holds the caller's key."""
     with (
         Client(socket=str(daemon.socket), key=str(caller_key), daemon_key=str(daemon.daemon_key)) as connected,
         pytest.raises(ImmuredError, match="peer_not_bound"),
@@ -93,11 +188,8 @@ def test_a_mount_that_never_answers_delays_its_own_run_alone(run_as_caller: Run,
     os.chown(at, CALLER, CALLER)
     with UnansweringMount(at, uid=CALLER):
         answers: list[RunResult] = []
-        waiting = threading.Thread(
-            target=lambda: answers.append(
-                run_as_caller(["/bin/true"], manifest={"filesystem": {"read": [str(at / "file")]}})
-            )
-        )
+        stuck = {"filesystem": {"read": [str(at / "file")]}}
+        waiting = threading.Thread(target=lambda: answers.append(run_as_caller(["/bin/true"], manifest=stuck)))
         waiting.start()
         time.sleep(0.3)  # let it get stuck; if it has not yet, the test is merely weaker
         others = [client.run(["/bin/true"]) for _ in range(5)]
