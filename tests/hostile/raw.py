@@ -64,6 +64,7 @@ class Connection:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self.socket.sendmsg([data], ancillary)
         if sent < len(data):
+            if sent < len(data):  # even an empty send fails where the daemon has closed by now
             self.socket.sendall(data[sent:])
 
     def frame(self, body: bytes, fds: Sequence[int] = ()) -> None:

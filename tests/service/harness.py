@@ -213,7 +213,8 @@ class Client:
     def _send(self, data: bytes, fds: Sequence[int]) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self.sock.sendmsg([data], ancillary)
-        self.sock.sendall(data[sent:])
+        if sent < len(data):  # even an empty send fails where the daemon has closed by now
+            self.sock.sendall(data[sent:])
 
     async def feed(self, re: bytes, data: bytes) -> None:
         """A data frame of stdin."""

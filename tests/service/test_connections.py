@@ -296,3 +296,49 @@ def test_what_is_no_command_is_refused_before_its_payload_is_read(tmp_path: Path
         assert await error_of(client) == "unsigned"
 
     serving(tmp_path, scenario)
+
+
+def test_a_client_that_vanishes_while_its_input_is_held_up_takes_its_run_along(tmp_path: Path) -> None:
+    async def scenario(harness: Harness) -> None:
+        client = harness.connect()
+        args = {"argv": ["/bin/sleep", "60"], "stream": True}
+        await client.send(client.envelope("run", args, nonce=b"n" * 16))
+        for _ in range(5):
+            await client.send(data_body(b"n" * 16, "stdin", bytes(65_536)))
+        await until(lambda: len(harness.launcher.gone) == 1)
+        client.close()
+        await until(lambda: len(harness.service.registry) == 0)
+        assert len(harness.server) == 0
+
+    serving(tmp_path, scenario)
+
+
+def test_an_answer_too_large_for_a_frame_is_an_error_that_fits(tmp_path: Path) -> None:
+    async def scenario(harness: Harness) -> None:
+        reply = await harness.connect().ask("plan", {"argv": ["/bin/echo", *[b"\xff" * 1000] * 400]})
+        assert reply.error is not None
+        assert reply.error["code"] == "frame_too_large"
+
+    serving(tmp_path, scenario)
+
+
+def test_an_accident_with_one_frame_is_not_everybodys(tmp_path: Path) -> None:
+    async def scenario(harness: Harness) -> None:
+        client = harness.connect()
+        harness.dispatcher._command = None  # type: ignore[assignment,method-assign]
+        await client.send(client.envelope("status", {}))
+        assert await client.reply() is None
+        del harness.dispatcher._command
+        await still_serves(harness)
+
+    serving(tmp_path, scenario)
+
+
+def test_connections_of_all_users_together_are_bounded_and_root_gets_in(tmp_path: Path) -> None:
+    async def scenario(harness: Harness) -> None:
+        for uid in range(1000, 1005):
+            harness.connect(uid=uid)
+        assert await error_of(harness.connect(uid=2000)) == "too_many_connections"
+        assert (await harness.connect(uid=0).ask("status", {})).ok
+
+    serving(tmp_path, scenario, limits=Limits(connections=5))

@@ -17,7 +17,7 @@ from immured.errors import Refused
 from immured.isolation.messages import Peer
 from immured.service.limits import Budget, Limits
 from immured.wire.frames import Frame, FrameReader, encode_frame
-from immured.wire.sockets import EndOfStream, abandon, close_all, receive_some
+from immured.wire.sockets import EndOfStream, abandon, receive_some
 
 __all__ = ["Channel", "ChannelOwner"]
 
@@ -320,10 +320,3 @@ class Channel:
         if not self._watched and not self.closed:
             self._watched = True
             self._owner.watch(self)
-
-
-def refuse_descriptors(fds: tuple[int, ...], what: str) -> None:
-    """Close descriptors that a message may not carry. Raises Refused `bad_descriptor` where there are any."""
-    if fds:
-        close_all(fds)
-        raise Refused("bad_descriptor", f"{what} carries no descriptors", "only `run` takes descriptors, with `fds`")

@@ -18,12 +18,12 @@ from immured.errors import ImmuredError, Refused
 from immured.identity.authorise import Actor, bind, require
 from immured.identity.replay import AlreadyDone, Claim, Held, InProgress
 from immured.ledger import entry_types
-from immured.service.channel import Channel, refuse_descriptors
+from immured.service.channel import Channel
 from immured.service.commands import CommandSpec
 from immured.service.context import Service, log
-from immured.service.request import Answer, Request
+from immured.service.request import Answer, Descriptors, Request
 from immured.wire.envelope import Envelope, decode_envelope, seal, verify
-from immured.wire.frames import Frame
+from immured.wire.frames import MAX_FRAME, Frame
 from immured.wire.messages import (
     COMMAND,
     DATA,
@@ -36,7 +36,6 @@ from immured.wire.messages import (
     parse_command,
     parse_data,
 )
-from immured.wire.sockets import close_all
 from immured.wire.strict import nearest, shown
 
 __all__ = ["Dispatcher"]
@@ -62,23 +61,29 @@ class Dispatcher:
 
     def frame(self, channel: Channel, frame: Frame) -> None:
         """One whole frame. Its descriptors are ours from here on."""
-        fds = frame.fds
+        descriptors = Descriptors(frame.fds)
         try:
             envelope = decode_envelope(frame.body)
             if envelope.type == COMMAND:
-                self._command(channel, envelope, fds)
+                self._command(channel, envelope, descriptors)
                 return
-            refuse_descriptors(fds, "such a frame")
+            if descriptors:
+                raise Refused(
+                    "bad_descriptor", "descriptors with what is no command", "only `run` takes them, with `fds`"
+                )
             if envelope.type != DATA:
                 raise Refused("bad_type", f"a message of the type {shown(envelope.type)}", f"requests are {COMMAND}")
             self._feed(channel, parse_data(envelope.payload, strict=True))
         except Refused as error:
-            if not fds or error.code != "bad_descriptor":
-                close_all(fds)
+            descriptors.close()
             self._service.misbehaviour.add(channel.peer.uid, error.code)
             self._send(channel, Reply.refusal(error))
             if error.code != "bad_type":
                 channel.close_when_sent()
+        except Exception:  # noqa: BLE001 - one frame's accident is not everybody's
+            log.exception("a frame could not be dealt with")
+            descriptors.close()
+            channel.close()
 
     async def finish(self) -> None:
         """Wait for every command that is on its way."""
@@ -92,13 +97,13 @@ class Dispatcher:
 
     # -- a command's way in
 
-    def _command(self, channel: Channel, envelope: Envelope, fds: tuple[int, ...]) -> None:
+    def _command(self, channel: Channel, envelope: Envelope, descriptors: Descriptors) -> None:
         service = self._service
         digest = hashlib.sha256(envelope.payload).digest()
         try:
             key_id = verify(envelope, service.keyring.public_key)
         except Refused as error:
-            close_all(fds)
+            descriptors.close()
             service.misbehaviour.add(channel.peer.uid, error.code)
             self._send(channel, Reply.refusal(error, req=digest))
             return
@@ -115,14 +120,14 @@ class Dispatcher:
             actor = bind(record, channel.peer.uid, persona=command.persona, tenant=command.tenant, sub=command.sub)
             verdict = service.replay.claim(key_id, command.nonce, digest, actor.uid, command.exp, now)
         except Refused as error:
-            close_all(fds)
+            descriptors.close()
             self._spawn(channel, self._turn_away(channel, error, actor, command, digest))
             return
         if isinstance(verdict, Claim):
-            request = Request(channel, command, digest, actor, verdict, fds)
+            request = Request(channel, command, digest, actor, verdict, descriptors)
             self._spawn(channel, self._serve(request, self._begin(request)))
             return
-        close_all(fds)
+        descriptors.close()
         self._answer_again(channel, command, digest, verdict)
 
     def _answer_again(
@@ -183,8 +188,8 @@ class Dispatcher:
                 Refused("internal", _INTERNAL, "report it"), receipt=claim.outcome, intent=claim.intent, re=re, req=req
             )
         finally:
-            request.close_descriptors()
-        sealed = seal(REPLY, reply.to_payload(), self._keys)
+            request.descriptors.close()
+        sealed = self._seal(reply)
         service.replay.finish(claim, sealed, reply.receipt)
         request.channel.send(sealed)
 
@@ -206,7 +211,7 @@ class Dispatcher:
                 f"did you mean {near!r}?" if near else f"known are {', '.join(sorted(self._commands))}",
             )
         require(request.actor, spec.permission, spec.deed)
-        if request.fds and not spec.takes_descriptors:
+        if request.descriptors and not spec.takes_descriptors:
             raise Refused("bad_descriptor", f"{name} takes no descriptors", "only `run` takes them, with `fds`")
         return spec.handle(self._service, request)
 
@@ -222,7 +227,22 @@ class Dispatcher:
         return Receipt(receipt.seq, receipt.leaf)
 
     def _send(self, channel: Channel, reply: Reply) -> None:
-        channel.send(seal(REPLY, reply.to_payload(), self._keys))
+        channel.send(self._seal(reply))
+
+    def _seal(self, reply: Reply) -> bytes:
+        """The reply as a frame's body; one that cannot be sent is replaced by an error that can, receipts and all."""
+        try:
+            sealed = seal(REPLY, reply.to_payload(), self._keys)
+            if len(sealed) <= MAX_FRAME:
+                return sealed
+            said = Refused(
+                "frame_too_large", f"the answer has {len(sealed)} bytes; a frame holds {MAX_FRAME}", "ask less"
+            )
+        except Refused:
+            log.exception("a reply could not be packed")
+            said = Refused("internal", _INTERNAL, "report it")
+        smaller = Reply.refusal(said, re=reply.re, req=reply.req, receipt=reply.receipt, intent=reply.intent)
+        return seal(REPLY, smaller.to_payload(), self._keys)
 
     def _spawn(self, channel: Channel, work: Coroutine[Any, Any, None]) -> None:
         channel.begin()

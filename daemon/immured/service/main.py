@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -51,8 +52,9 @@ def _telling(ready_fd: int | None) -> Callable[[str], None]:
         os.set_inheritable(ready_fd, False)
 
     def tell(line: str) -> None:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
         if ready_fd is not None:
             os.write(ready_fd, b"READY\n")
             os.close(ready_fd)

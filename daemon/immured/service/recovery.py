@@ -76,10 +76,14 @@ class Recovery:
             return None
         if not (isinstance(nonce, str) and isinstance(payload, str)):
             return None
+        try:
+            raw_nonce, digest = bytes.fromhex(nonce), bytes.fromhex(payload)
+        except ValueError:
+            return None
         return self._replay.restore(
             key,
-            bytes.fromhex(nonce),
-            bytes.fromhex(payload),
+            raw_nonce,
+            digest,
             uid,
             exp,
             intent=Receipt(entry.seq, entry.leaf),

@@ -11,7 +11,24 @@ from immured.service.channel import Channel
 from immured.wire.messages import Command, Receipt
 from immured.wire.sockets import close_all
 
-__all__ = ["Answer", "Request"]
+__all__ = ["Answer", "Descriptors", "Request"]
+
+
+class Descriptors:
+    """What came along with a frame. Whoever ends up with it closes it; twice is once."""
+
+    __slots__ = ("fds",)
+
+    def __init__(self, fds: tuple[int, ...] = ()) -> None:
+        self.fds = fds
+
+    def __bool__(self) -> bool:
+        return bool(self.fds)
+
+    def close(self) -> None:
+        """Close them all."""
+        fds, self.fds = self.fds, ()
+        close_all(fds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +46,18 @@ class Request:
     `acted` is set at the first effect: from then on no refusal gives the nonce back.
     """
 
-    __slots__ = ("acted", "actor", "channel", "claim", "command", "digest", "fds")
+    __slots__ = ("acted", "actor", "channel", "claim", "command", "descriptors", "digest")
 
     def __init__(
-        self, channel: Channel, command: Command, digest: bytes, actor: Actor, claim: Claim, fds: tuple[int, ...]
+        self, channel: Channel, command: Command, digest: bytes, actor: Actor, claim: Claim, descriptors: Descriptors
     ) -> None:
         self.channel = channel
         self.command = command
         self.digest = digest
         self.actor = actor
         self.claim = claim
-        self.fds = fds
+        self.descriptors = descriptors
         self.acted = False
-
-    def close_descriptors(self) -> None:
-        """Close what came along, once."""
-        fds, self.fds = self.fds, ()
-        close_all(fds)
 
     def to_map(self) -> dict[str, object]:
         """What the ledger says of a command: enough to rebuild the replay record, and to tie an entry to its bytes."""

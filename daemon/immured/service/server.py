@@ -21,6 +21,9 @@ from immured.wire.messages import HELLO, MAX_CAPTURE, MAX_DATA, MAX_LIFETIME_MS,
 __all__ = ["Server"]
 
 _CHECK_EVERY_S: Final = 1.0
+_GOODBYE_EVERY_S: Final = 0.02
+_FOR_ROOT: Final = 64
+"""Connections beyond the bound that only uid 0 gets: whoever holds all others keeps no operator out."""
 
 
 class Server:
@@ -73,13 +76,22 @@ class Server:
             bound = f"uid {uid} has {self.limits.connections_per_uid} connections open, which is the bound"
             self.broken(channel, Refused("too_many_connections", bound, "use one connection for many requests"))
             channel.close_when_sent()
-        elif len(self._channels) > self.limits.connections:
+        elif len(self._channels) > self.limits.connections + (0 if uid else _FOR_ROOT):
             self.broken(channel, Refused("too_many_connections", "the daemon's connections are all taken", "try later"))
             channel.close_when_sent()
         channel.start()
 
+    async def say_goodbye(self, seconds: float) -> None:
+        """At the end: let everyone go once they took what is queued for them, and after so many seconds anyway."""
+        for channel in list(self._channels):
+            channel.close_when_sent()
+        deadline = self._loop.time() + seconds
+        while self._channels and self._loop.time() < deadline:  # noqa: ASYNC110 - at the end, and never long
+            await asyncio.sleep(_GOODBYE_EVERY_S)
+        self.close_all()
+
     def close_all(self) -> None:
-        """At the end: let everyone go, after what is queued if they take it now."""
+        """Let everyone go at once."""
         for channel in list(self._channels):
             channel.close()
 

@@ -50,7 +50,7 @@ def run(service: Service, request: Request) -> Awaitable[Answer]:
     if service.stopping:
         raise Refused("stopping", "the daemon is stopping", "ask again when it is back")
     arguments = parse_run(request.command.args)
-    check_descriptors(request.fds, arguments.fds)
+    check_descriptors(request.descriptors.fds, arguments.fds)
     live = service.registry.open(request.actor.key_id, request.actor.uid, service.clock(), arguments.shown)
     try:
         compiled = plan_run(service, request.actor, arguments, live.sandbox)
@@ -98,7 +98,7 @@ class _Execution:
         except (LauncherLostError, OSError) as error:
             self._unsent = error
         self._streams.close_payload_ends()
-        request.close_descriptors()
+        request.descriptors.close()
         data = intent_data(request, self._arguments, self._compiled, live.sandbox)
         try:
             self._intent = service.ledger.entry(
@@ -206,7 +206,7 @@ def _open_streams(
         return Streams(
             request.channel,
             request.command.nonce,
-            passed=dict(zip(arguments.fds, request.fds, strict=True)),
+            passed=dict(zip(arguments.fds, request.descriptors.fds, strict=True)),
             stdin=arguments.stdin,
             fed=arguments.fed,
             stream=arguments.stream,

@@ -1,0 +1,171 @@
+"""What a daemon opens before it serves, in this order, and closes in the other: locks, ledger, launcher."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import immured
+from immured.errors import ConfigurationError, Refused
+from immured.host.cgroup import choose_cgroup, step_aside
+from immured.identity.replay import ReplayRecord
+from immured.isolation.launcher import Connection, Launcher
+from immured.ledger import Ledger, Pending, entry_types
+from immured.service import harden
+from immured.service.context import log, now_ms
+from immured.service.locks import SLOTS_PER_BLOCK, lock_slots, lock_state, wait_for_launcher
+from immured.service.recovery import LostRun, Recovery
+from immured.service.state import State, load_state, publish_key, save_keyring
+from immured.wire.messages import Receipt
+
+__all__ = ["Opened", "Options", "open_all"]
+
+_LAUNCHER_WAIT_S: Final = 15.0
+_SLOT_LOCKS: Final = Path("/run/immured")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line's say; None leaves it to config.toml, and that to the defaults."""
+
+    state: Path
+    socket: Path | None = None
+    cgroup: Path | None = None
+    executable: Path = field(default_factory=lambda: Path(immured.__file__).parent / "_native" / "immured-launcher")
+
+
+@dataclass(slots=True)
+class Opened:
+    """Everything that is open. `ending` is what the ledger's last entry will give as the reason."""
+
+    state: State
+    socket: Path
+    descriptors: int
+    ledger: Ledger
+    replay: ReplayRecord
+    recovery: Recovery
+    launcher: Launcher
+    boot: bytes
+    ending: str = "it failed to start"
+
+
+@contextlib.asynccontextmanager
+async def open_all(
+    options: Options, *, on_connection: Callable[[Connection], None], on_lost: Callable[[str], None]
+) -> AsyncIterator[Opened]:
+    """Open everything, say so in the ledger, and close it all at the end. Raises ConfigurationError."""
+    harden.hide_memory()
+    descriptors = harden.raise_descriptor_limit()
+    async with contextlib.AsyncExitStack() as held:
+        try:
+            state = load_state(options.state)
+            _hold(held, lock_state(state.paths.lock))
+            launcher_lock = wait_for_launcher(state.paths.launcher_lock, _LAUNCHER_WAIT_S)
+            replay = ReplayRecord()
+            recovery = Recovery(replay, state.keyring, now_ms)
+            ledger = Ledger.open(state.paths.root, visit=recovery.visit)
+            held.callback(ledger.close)
+            if recovery.keyring is not state.keyring:
+                save_keyring(state.paths, recovery.keyring)
+            socket = options.socket or state.paths.socket
+            socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            publish_key(state.paths, socket)
+            with contextlib.closing(_Descriptor(launcher_lock)):
+                launcher = await _launch(options, state, socket, launcher_lock, held, on_connection, on_lost)
+        except OSError as error:
+            raise ConfigurationError(
+                "cannot_start", f"{error.filename or options.state}: {error.strerror}", "see `immure doctor`"
+            ) from error
+        harden.give_up_privileges()
+        opened = Opened(state, socket, descriptors, ledger, replay, recovery, launcher, os.urandom(16))
+        held.push_async_callback(_last_words, opened)
+        held.push_async_callback(launcher.close)
+        await _first_words(opened)
+        yield opened
+
+
+async def _launch(
+    options: Options,
+    state: State,
+    socket: Path,
+    lock: int,
+    held: contextlib.AsyncExitStack,
+    on_connection: Callable[[Connection], None],
+    on_lost: Callable[[str], None],
+) -> Launcher:
+    config = state.config
+    if config.slot_base is not None and config.slot_count is not None:
+        base, count = config.slot_base, config.slot_count
+    else:
+        preferred = hashlib.sha256(os.fsencode(state.paths.root)).digest()[0]
+        base, slots_lock = lock_slots(_SLOT_LOCKS, preferred)
+        count = SLOTS_PER_BLOCK
+        _hold(held, slots_lock)
+    cgroup = choose_cgroup(state.paths.root, options.cgroup or config.cgroup)
+    step_aside(cgroup)
+    return await Launcher.spawn(
+        options.executable,
+        socket_path=socket,
+        slot_base=base,
+        slot_count=count,
+        cgroup=cgroup,
+        lock_fd=lock,
+        pool_min=config.pool_min,
+        pool_max=config.pool_max,
+        on_connection=on_connection,
+        on_lost=on_lost,
+        grant_read=config.read,
+        grant_write=config.write,
+        open_timeout_ms=config.open_timeout_ms,
+    )
+
+
+async def _first_words(opened: Opened) -> None:
+    """Runs that the last daemon did not see to their end, then that this one has begun; durable."""
+    ledger, actor = opened.ledger, {"daemon": opened.state.key.id}
+    started = {
+        "version": immured.__version__,
+        "boot": opened.boot.hex(),
+        "pid": os.getpid(),
+        "kernel": os.uname().release,
+        "socket": os.fspath(opened.socket),
+        "host": opened.launcher.facts.to_map(),
+    }
+    try:
+        lost = [(run, _tell_lost(ledger, actor, run)) for run in opened.recovery.lost]
+        await ledger.entry(entry_types.DAEMON_STARTED, actor, started).durable()
+        for run, pending in lost:
+            receipt = await pending.durable()
+            opened.recovery.settle(run, Receipt(receipt.seq, receipt.leaf))
+    except Refused as error:
+        # Served all the same: every run is refused with the remedy named, and what only reads can be asked.
+        log.error("%s: %s", error.code, error.message)
+
+
+def _tell_lost(ledger: Ledger, actor: dict[str, str], run: LostRun) -> Pending:
+    data = {"sandbox": run.sandbox, "intent": run.intent, "reason": "the daemon ended before the run did"}
+    return ledger.entry(entry_types.RUN_LOST, actor, data, closing=True)
+
+
+async def _last_words(opened: Opened) -> None:
+    data = {"reason": opened.ending}
+    with contextlib.suppress(Refused):
+        actor = {"daemon": opened.state.key.id}
+        await opened.ledger.entry(entry_types.DAEMON_STOPPED, actor, data, closing=True).durable()
+
+
+class _Descriptor:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _hold(held: contextlib.AsyncExitStack, fd: int) -> None:
+    held.callback(os.close, fd)
