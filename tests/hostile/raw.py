@@ -63,8 +63,7 @@ class Connection:
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self.socket.sendmsg([data], ancillary)
-        if sent < len(data):
-            if sent < len(data):  # even an empty send fails where the daemon has closed by now
+        if sent < len(data):  # even an empty send fails where the daemon has closed by now
             self.socket.sendall(data[sent:])
 
     def frame(self, body: bytes, fds: Sequence[int] = ()) -> None:
