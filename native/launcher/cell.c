@@ -238,7 +238,7 @@ int cell_make(struct cell *cell, const struct warden_config *config, struct imd_
   cell->host_pid_ns = openat(config->host_proc, "self/ns/pid", O_RDONLY | O_CLOEXEC);
   if (cell->host_pid_ns < 0)
     return cell_fail(err, "the host's pid namespace");
-  if (make_namespaces(cell, err) < 0 || view_make(&cell->view, err) < 0 || make_init(cell, err) < 0)
+  if (make_namespaces(cell, err) < 0 || view_make(&cell->view, config->templated, err) < 0 || make_init(cell, err) < 0)
     return -1;
   return view_find_proc(&cell->view, err);
 }

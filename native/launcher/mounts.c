@@ -4,6 +4,7 @@
 #include "kernel.h"
 #include "plan.h"
 #include "util.h"
+#include "vfs.h"
 
 #include <fcntl.h>
 #include <net/if.h>
@@ -33,7 +34,7 @@ static struct source *find_source(const struct sources *sources, uint32_t step)
 
 static int attach(int mount, int target, const char *path, struct imd_error *err)
 {
-  return view_attach(mount, target) < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path) : 0;
+  return vfs_attach(mount, target) < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path) : 0;
 }
 
 static int apply_rootfs(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
@@ -63,7 +64,7 @@ static int apply_tmpfs(struct work *work, const struct imd_plan_step *step, stru
   cleanup_fd int target = view_target(&work->cell->view, path, true, true, err);
   if (target < 0)
     return -1;
-  cleanup_fd int mount = view_tmpfs(step->numbers[0], step->numbers[1], (uint32_t)step->numbers[2], work->run->uid,
+  cleanup_fd int mount = vfs_tmpfs(step->numbers[0], step->numbers[1], (uint32_t)step->numbers[2], work->run->uid,
                                     work->run->gid, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
   if (mount < 0 || view_own(&work->cell->view, mount) < 0)
     return imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path);
@@ -99,7 +100,7 @@ static int apply_protect(struct work *work, const struct imd_plan_step *step, st
   cleanup_fd int target = find_existing(&work->cell->view, path, &directory);
   if (target < 0)
     return imd_fail(err, IMD_STAGE_TARGET, errno, "%s", path);
-  cleanup_fd int mount = view_clone(target, MOUNT_ATTR_RDONLY);
+  cleanup_fd int mount = vfs_clone(target, MOUNT_ATTR_RDONLY);
   return mount < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path) : attach(mount, target, path, err);
 }
 
@@ -122,7 +123,7 @@ static int create_file(int directory, const char *name, uint32_t mode)
 
 static int apply_file(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
 {
-  const struct view *view = &work->cell->view;
+  struct view *view = &work->cell->view;
   const struct run *run = work->run;
   uint32_t size;
   const char *path = imd_plan_string_at(step, 0, NULL), *bytes = imd_plan_string_at(step, 1, &size);
@@ -132,7 +133,7 @@ static int apply_file(struct work *work, const struct imd_plan_step *step, struc
     return imd_fail(err, IMD_STAGE_FILE, ENOMEM, "%s", path);
   cleanup_fd int directory = view_target(view, parent, true, true, err);
   free(parent);
-  if (directory < 0)
+  if (directory < 0 || view_unfold(view, &directory, err) < 0)
     return -1;
 
   act_as(run->uid, run->gid);
@@ -241,9 +242,10 @@ static int cover_kernel_mounts(const struct cell *cell, bool *found, struct imd_
 static int seal_root(const struct view *view, struct imd_error *err)
 {
   struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
-  return mount_setattr(view->root, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0
-             ? imd_fail(err, IMD_STAGE_MOUNT, errno, "the root read-only")
-             : 0;
+  if (mount_setattr(view->root, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0 ||
+      (view->own_etc >= 0 && mount_setattr(view->own_etc, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0))
+    return imd_fail(err, IMD_STAGE_MOUNT, errno, "the root read-only");
+  return 0;
 }
 
 static int raise_loopback(struct imd_error *err)

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "parker.h"
 #include "message.h"
+#include "template.h"
 #include "util.h"
 
 #include <fcntl.h>
@@ -29,6 +30,7 @@ struct parker {
   int signals;
   struct warden *wardens;
   size_t count, space;
+  struct template template;        /* what the wardens' mount namespaces are copies of */
   size_t lost;                     /* wardens that ended badly and are not reported yet */
   uint64_t deadline;               /* once the launcher is gone */
 };
@@ -38,6 +40,7 @@ _Noreturn static void become_warden(const struct parker *parker, uint64_t cell, 
   struct warden_config config = *parker->config;
   config.slot_base = slot_base;
   config.cell = cell;
+  config.templated = true;
   int keep[] = {config.host_proc, config.host_mounts, config.cgroup, launcher};
   imd_close_others(keep, sizeof keep / sizeof keep[0]);
 
@@ -67,6 +70,12 @@ static void park(struct parker *parker, uint64_t cell, uint32_t slot_base)
     }
     parker->wardens = more;
     parker->space = space;
+  }
+  struct imd_error err = IMD_ERROR_INIT;
+  if (template_refresh(&parker->template, parker->config->host_mounts, &err) < 0) {
+    imd_log("the template of cells: %s", err.text);
+    report_gone(parker, cell, 0, err.error ? err.error : EIO, false);
+    return;
   }
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
@@ -239,7 +248,8 @@ _Noreturn static void become_parker(const struct warden_config *config, int lock
   sigemptyset(&child);
   sigaddset(&child, SIGCHLD);
   struct parker parker = {
-      .config = config, .launcher = launcher, .signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK)};
+      .config = config, .launcher = launcher, .signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK),
+      .template = {.host_etc = -1}};
   if (parker.signals < 0) {
     imd_log("signalfd: %s", strerror(errno));
     _exit(EXIT_FAILURE);

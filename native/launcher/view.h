@@ -14,6 +14,8 @@ enum { VIEW_OWN_DEVICES = 64 };
 struct view {
   int root;                        /* O_PATH, the cell's root */
   int dev, proc, tmp;              /* O_PATH, roots of these mounts */
+  int etc;                         /* the same, while it is the template's; -1 once the cell has its own */
+  int own_etc;
   int empty_directory, empty_file; /* O_PATH, where the cell cannot reach them; what hides a path is a mount of these */
   /* File systems that we made ourselves, with no caller's file in them: there we may make what a mount stands on. */
   dev_t own[VIEW_OWN_DEVICES];
@@ -21,8 +23,11 @@ struct view {
   dev_t kernel[3];                 /* the cell's own /proc, /dev/pts and /dev/mqueue */
 };
 
-/* The caller is host root in a mount namespace of its own, and its root is the cell's afterwards. All but /proc. */
-int view_make(struct view *view, struct imd_error *err);
+/*
+ * The caller is host root in a mount namespace of its own, whose root is the template (`templated`) or the host's, and
+ * is the cell's afterwards. All but /proc.
+ */
+int view_make(struct view *view, bool templated, struct imd_error *err);
 
 /* /proc, by a process of the cell's pid namespace: masked and read-only as container runtimes do it. */
 int view_mount_proc(const struct view *view, struct imd_error *err);
@@ -35,20 +40,17 @@ int view_find_proc(struct view *view, struct imd_error *err);
  * directory or file) where it would stand in a file system of our own. `directory`: the kind that is wanted.
  * Fails with IMD_STAGE_TARGET.
  */
-int view_target(const struct view *view, const char *path, bool directory, bool make, struct imd_error *err);
+int view_target(struct view *view, const char *path, bool directory, bool make, struct imd_error *err);
 
 /* The file system of `fd` is one that we made. */
 bool view_owns(const struct view *view, int fd);
 int view_own(struct view *view, int mount);
 
-/* A new tmpfs of this owner (host ids), not attached yet; -1 with errno. */
-int view_tmpfs(uint64_t size, uint64_t inodes, uint32_t mode, uid_t uid, gid_t gid, uint64_t attributes);
-
-/* Attaches an own mount (or moves one) to where `target` points. */
-int view_attach(int mount, int target);
-
-/* A copy of the mount tree at `fd`, private, not attached, with these attributes (MOUNT_ATTR_*) set on all of it. */
-int view_clone(int fd, uint64_t attributes);
+/*
+ * Before something is made in `*place`: where that is the template's /etc, the cell gets one of its own, and `*place`
+ * is that.
+ */
+int view_unfold(struct view *view, int *place, struct imd_error *err);
 
 /* Covers the directory or file `target` with nothing. */
 int view_cover(const struct view *view, int target, bool directory);

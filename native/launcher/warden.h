@@ -2,6 +2,7 @@
 #ifndef IMMURED_WARDEN_H
 #define IMMURED_WARDEN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct warden_config {             /* filled by the launcher at start, inherited by fork */
@@ -14,6 +15,7 @@ struct warden_config {             /* filled by the launcher at start, inherited
   char *const *grant_read;         /* NULL-terminated operator grants */
   char *const *grant_write;
   uint64_t cell;                   /* number, for names and logs */
+  bool templated;                  /* the parker's mount namespace is the template of cells (template.h) */
 };
 
 /*

@@ -9,6 +9,7 @@
 #include "warden.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -97,6 +98,8 @@ _Noreturn void warden_main(const struct warden_config *config, int launcher)
 {
   struct stat status;
   struct imd_fds fds = {.count = 0}, none = {.count = 0};
+  /* The parker's view is the template; the tests' paths are the host's. */
+  setns(config->host_mounts, CLONE_NEWNS);
   if (config->grant_read[0] && stat(config->grant_read[0], &status) == 0) {
     say_failed(launcher, 0, IMD_STAGE_CELL, EPERM, "the fake was told to fail");
     _exit(0);

@@ -676,3 +676,23 @@ def test_a_timeout_is_told_apart_from_a_file_system_that_hangs(cells: Callable[.
     with UnansweringMount(directory(mine / "stuck", ALICE.uid), uid=ALICE.uid):
         run = cell.run(shell("cat /m/stuck/x", bind(mine, "/m"), wall_s=0.5), ALICE)
     assert run.outcome.cause is Cause.TIMEOUT
+
+
+# --- /etc, which all cells share until one is to hold more -----------------------------------------------------------
+
+
+def test_a_place_can_be_made_in_etc(cell: Cell, place: Path) -> None:
+    wish = shell("cat /etc/mine/note; wc -l < /etc/passwd", bind(directory(place / "mine", ALICE.uid), "/etc/mine"))
+    text(place / "mine/note", ALICE.uid)
+    assert cell.run(wish, ALICE).succeeded() == "content\n3\n"
+
+
+def test_a_file_can_be_put_in_etc(cell: Cell) -> None:
+    run = cell.run(shell("cat /etc/tool.conf; ls /etc/ssl/certs | head -n1; echo x > /etc/tool.conf", file("/etc/tool.conf", b"a\n")))
+    assert run.stdout.startswith(b"a\n")
+    assert b"Read-only file system" in run.stderr
+
+
+def test_such_a_file_is_in_no_other_cell(cells: Callable[..., Cell]) -> None:
+    cells().run(shell("true", file("/etc/tool.conf", b"a\n"))).succeeded()
+    assert cells().run(shell("test -e /etc/tool.conf || echo absent")).succeeded() == "absent\n"
