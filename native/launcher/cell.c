@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,8 +18,13 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-/* System V shared memory of a cell, in pages: without a memory controller nothing else bounds it. */
-#define SHM_PAGES "16384"
+/*
+ * System V IPC of a cell: without a memory controller nothing else bounds it. Pages of shared memory; message queues;
+ * semaphores in a set, in all, in a call, and sets. The files stand for the writer's own IPC namespace.
+ */
+static const struct { const char *knob, *value; } ipc_bounds[] = {
+    {"sys/kernel/shmall", "16384"}, {"sys/kernel/msgmni", "64"}, {"sys/kernel/sem", "250 16000 100 64"},
+};
 
 #define cell_fail(err, ...) imd_fail((err), IMD_STAGE_CELL, errno, __VA_ARGS__)
 
@@ -60,13 +66,26 @@ void cell_kill(const struct cell *cell)
     pidfd_send_signal(cell->init, SIGKILL, NULL, 0);
 }
 
-void cell_wait(struct cell *cell)
+bool wait_for_death(int pidfd, int patience_ms)
+{
+  struct pollfd death = {.fd = pidfd, .events = POLLIN};
+  int ready;
+  do
+    ready = poll(&death, 1, patience_ms);
+  while (ready < 0 && errno == EINTR);
+  return ready > 0;
+}
+
+bool cell_wait(struct cell *cell, int patience_ms)
 {
   if (cell->init < 0)
-    return;
+    return true;
+  if (!wait_for_death(cell->init, patience_ms))
+    return false;
   while (waitid(P_PIDFD, (id_t)cell->init, NULL, WEXITED) < 0 && errno == EINTR)
     continue;
   imd_close(&cell->init);
+  return true;
 }
 
 /* --- PID 1 ------------------------------------------------------------------------------------------------------- */
@@ -221,8 +240,9 @@ static int make_namespaces(const struct cell *cell, struct imd_error *err)
   static const char host_name[] = "sandbox", domain_name[] = "(none)";
   if (sethostname(host_name, sizeof host_name - 1) < 0 || setdomainname(domain_name, sizeof domain_name - 1) < 0)
     return cell_fail(err, "the cell's host name");
-  if (imd_write_at(cell->config->host_proc, "sys/kernel/shmall", SHM_PAGES) < 0 && errno != ENOENT)
-    return cell_fail(err, "the cell's shared memory");
+  for (size_t i = 0; i < sizeof ipc_bounds / sizeof ipc_bounds[0]; i++)
+    if (imd_write_at(cell->config->host_proc, ipc_bounds[i].knob, ipc_bounds[i].value) < 0 && errno != ENOENT)
+      return cell_fail(err, "%s", ipc_bounds[i].knob);
   return 0;
 }
 

@@ -32,9 +32,13 @@ int cell_enter_pids(const struct cell *cell, bool inside);
 void cell_kill(const struct cell *cell);
 
 /*
- * Waits until no process of the cell is left. The caller has reaped its own children in there: PID 1 waits for them.
+ * Waits until no process of the cell is left, at most `patience_ms` (-1: for good); whether none is. The caller has
+ * reaped its own children in there: PID 1 waits for them.
  */
-void cell_wait(struct cell *cell);
+bool cell_wait(struct cell *cell, int patience_ms);
+
+/* Waits for a process's death, which its parent may then reap; at most `patience_ms`. */
+bool wait_for_death(int pidfd, int patience_ms);
 
 /*
  * In a child that stays beside us: what it must not keep open, should it never return, is closed. The leash, or PID 1

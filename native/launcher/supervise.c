@@ -27,6 +27,7 @@ struct watch {
   uint64_t wall_deadline;          /* 0: none */
   uint64_t cpu_look;               /* when to look at the cpu time next; 0: never */
   uint32_t processors;
+  uint64_t patience;               /* when what was killed should be dead; 0: nothing was killed */
   uint32_t cause;                  /* 0: nothing happened yet */
   bool orphaned, failed;
 };
@@ -36,6 +37,8 @@ static void pass_sentence(struct watch *watch, uint32_t cause)
   if (watch->cause != 0)
     return;
   watch->cause = cause;
+  watch->wall_deadline = 0;
+  watch->patience = imd_now_ns() + UNKILLABLE_MS * 1000000ull;
   cgroup_kill(watch->cgroup);
   cell_kill(watch->cell);
 }
@@ -56,10 +59,8 @@ static void look_at_cpu(struct watch *watch, uint64_t now)
 static void look_at_clock(struct watch *watch)
 {
   const uint64_t now = imd_now_ns();
-  if (watch->wall_deadline != 0 && now >= watch->wall_deadline) {
-    watch->wall_deadline = 0;
+  if (watch->wall_deadline != 0 && now >= watch->wall_deadline)
     pass_sentence(watch, IMD_CAUSE_TIMEOUT);
-  }
   if (watch->cause == 0 && watch->cpu_look != 0 && now >= watch->cpu_look)
     look_at_cpu(watch, now);
 }
@@ -98,7 +99,7 @@ static void hear_payload(struct watch *watch, struct imd_error *err)
 /* -1 milliseconds: for good. Rounded up, so that nothing is looked at too early. */
 static const struct timespec *time_left(const struct watch *watch, struct timespec *left)
 {
-  uint64_t next = watch->wall_deadline;
+  uint64_t next = watch->patience != 0 ? watch->patience : watch->wall_deadline;
   if (watch->cause == 0 && watch->cpu_look != 0 && (next == 0 || watch->cpu_look < next))
     next = watch->cpu_look;
   if (next == 0)
@@ -122,7 +123,7 @@ static void watch_until_death(struct watch *watch, struct imd_error *err)
       pass_sentence(watch, IMD_CAUSE_KILLED);
     if (events[1].revents)
       hear_payload(watch, err);
-    if (events[0].revents) {
+    if (events[0].revents || (watch->patience != 0 && imd_now_ns() >= watch->patience)) {
       watch->end = imd_now_ns();
       return;
     }
@@ -151,9 +152,14 @@ static bool has_processes(const struct cell *cell)
   return found;
 }
 
-/* The status of the main process, which is dead. */
+/* The status of the main process; where it cannot be killed, as if it were. */
 static void reap(const struct watch *watch, struct imd_outcome *outcome)
 {
+  if (!wait_for_death(watch->payload->pidfd, 0)) {
+    outcome->wait_code = CLD_KILLED;
+    outcome->wait_status = SIGKILL;
+    return;
+  }
   siginfo_t info;
   struct rusage usage;
   memset(&info, 0, sizeof info);
@@ -166,6 +172,7 @@ static void reap(const struct watch *watch, struct imd_outcome *outcome)
   /* Of it and those that it waited for; the cgroup's figures, where there is one, take their place. */
   outcome->cpu_user_ns = (uint64_t)usage.ru_utime.tv_sec * 1000000000u + (uint64_t)usage.ru_utime.tv_usec * 1000u;
   outcome->cpu_system_ns = (uint64_t)usage.ru_stime.tv_sec * 1000000000u + (uint64_t)usage.ru_stime.tv_usec * 1000u;
+  imd_close(&watch->payload->pidfd);
 }
 
 /* What ended the main process. The limit on processes was met before that, where it was met. */
@@ -180,15 +187,19 @@ static uint32_t find_cause(const struct watch *watch, const struct imd_outcome *
   return outcome->wait_status == SIGKILL && outcome->oom_kills > 0 ? IMD_CAUSE_OOM : IMD_CAUSE_SIGNALED;
 }
 
-void kill_cell(struct cell *cell, const struct cgroup *cgroup, const struct payload *payload)
+bool kill_cell(struct cell *cell, const struct cgroup *cgroup, struct payload *payload, int patience_ms)
 {
   cgroup_kill(cgroup);
   cell_kill(cell);
   /* PID 1 ends when nobody else is left, and our own child is left until we have waited for it. */
-  if (payload->pidfd >= 0)
+  if (payload->pidfd >= 0) {
+    if (!wait_for_death(payload->pidfd, patience_ms))
+      return false;
     while (waitid(P_PIDFD, (id_t)payload->pidfd, NULL, WEXITED) < 0 && errno == EINTR)
       continue;
-  cell_wait(cell);
+    imd_close(&payload->pidfd);
+  }
+  return cell_wait(cell, patience_ms);
 }
 
 int supervise(struct cell *cell, const struct cgroup *cgroup, struct run *run, struct payload *payload,
@@ -211,8 +222,8 @@ int supervise(struct cell *cell, const struct cgroup *cgroup, struct run *run, s
   run->over = true;
   if (!watch.failed)
     outcome->stragglers = cgroup->dir >= 0 ? cgroup_populated(cgroup) : has_processes(cell);
-  if (outcome->stragglers || watch.cause != 0)
-    kill_cell(cell, cgroup, &(struct payload)PAYLOAD_NONE);
+  if ((outcome->stragglers || watch.cause != 0) && !kill_cell(cell, cgroup, payload, UNKILLABLE_MS))
+    outcome->stragglers = 1;
   *orphaned = watch.orphaned;
   if (watch.failed)
     return -1;

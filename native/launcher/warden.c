@@ -52,7 +52,7 @@ _Noreturn static void leave(const struct warden *warden)
 
 _Noreturn static void end(struct warden *warden)
 {
-  kill_cell(&warden->cell, &warden->cgroup, &warden->payload);
+  kill_cell(&warden->cell, &warden->cgroup, &warden->payload, -1);
   cgroup_remove(&warden->cgroup);
   leave(warden);
 }
@@ -64,12 +64,11 @@ _Noreturn static void fail(struct warden *warden, const struct imd_error *err)
       {(void *)(uintptr_t)&failed, sizeof failed},
       {(void *)(uintptr_t)err->text, strnlen(err->text, sizeof err->text)},
   };
-  /* The protocol's word: by then everything is torn down. */
-  kill_cell(&warden->cell, &warden->cgroup, &warden->payload);
-  warden->payload = (struct payload)PAYLOAD_NONE;
-  cgroup_remove(&warden->cgroup);
+  /* The protocol's word: by then everything is torn down. What cannot be killed is waited for after it. */
+  if (kill_cell(&warden->cell, &warden->cgroup, &warden->payload, UNKILLABLE_MS))
+    cgroup_remove(&warden->cgroup);
   imd_send_packet(warden->run.launcher, IMD_FAILED, warden->run.id, body, 2, NULL, 0, 0);
-  leave(warden);
+  end(warden);
 }
 
 /* The plan's words that more than one part needs. */
@@ -116,7 +115,7 @@ static int read_order(struct warden *warden, struct order *order, size_t size, s
   const struct imd_w_prepare *prepare = (const void *)(header + 1);
   warden->run.id = header->id;
   if (header->type != IMD_W_PREPARE || size < sizeof *header + sizeof *prepare || prepare->ngroups > IMD_MAX_GROUPS ||
-      prepare->plan_length > IMD_MAX_PLAN)
+      prepare->plan_length > IMD_MAX_PLAN || prepare->uid == UINT32_MAX || prepare->gid == UINT32_MAX)
     return imd_fail(err, IMD_STAGE_PLAN, 0, "no order that a warden knows");
   const bool in_memfd = prepare->flags & IMD_PLAN_IN_MEMFD;
   const size_t offset = imd_w_plan_offset(prepare->ngroups);
@@ -215,7 +214,6 @@ static void serve(struct warden *warden)
   bool orphaned = false;
   const int result =
       supervise(&warden->cell, &warden->cgroup, &warden->run, &warden->payload, &outcome, &orphaned, &err);
-  warden->payload = (struct payload)PAYLOAD_NONE;
   if (result < 0)
     fail(warden, &err);
   if (!orphaned)

@@ -20,7 +20,10 @@ SOURCES = HERE.parents[1] / "native" / "launcher"
 PARTS = (
     "cell cgroup collect error guard message mounts payload peer plan supervise template util vfs view warden".split()
 )
-FLAGS = ["-std=gnu11", "-D_GNU_SOURCE=", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}", "-static"]
+FLAGS = ["-std=gnu11", "-D_GNU_SOURCE=", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]
+# IMMURED_SANITIZE=1: slower, and every mistake with memory ends the warden.
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover", "-fno-omit-frame-pointer"]
+FLAGS += SANITIZE if os.environ.get("IMMURED_SANITIZE") == "1" else ["-static"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
