@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """The entry point of the `immure` script: never returns."""
-    from immured.cli.app import serve
-
+    try:
+        from immured.cli.app import serve
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"immure: not_built: {error}\nremedy: make build, or pip install 'immured[cli]'\n")
+        sys.exit(1)
     serve()
