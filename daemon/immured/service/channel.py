@@ -6,20 +6,27 @@ little. What the bytes mean is `dispatch`'s concern; what a stuck, slow or vanis
 
 from __future__ import annotations
 
+import array
 import asyncio
+import contextlib
+import fcntl
 import select
 import socket
+import termios
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
 
 from immured.errors import Refused
 from immured.isolation.messages import Peer
+from immured.service.disposal import Disposal
 from immured.service.limits import Budget, Limits
 from immured.wire.frames import Frame, FrameReader, encode_frame
-from immured.wire.sockets import EndOfStream, abandon, receive_some
+from immured.wire.sockets import EndOfStream, receive_some
 
 __all__ = ["Channel", "ChannelOwner"]
+
+_PAUSE_S: Final = 0.5
 
 
 class ChannelOwner(Protocol):
@@ -28,6 +35,7 @@ class ChannelOwner(Protocol):
     limits: Limits
     waiting: Budget
     unfinished: Budget
+    disposal: Disposal
 
     def frame(self, channel: Channel, frame: Frame) -> None:
         """A whole frame came. Its descriptors are the owner's now."""
@@ -115,6 +123,10 @@ class Channel:
         self._holds -= 1
         self._update_reading()
 
+    def dispose(self, fds: Iterable[int]) -> None:
+        """Close descriptors that came from here. Never waits."""
+        self._owner.disposal.close(self.peer.uid, fds)
+
     def begin(self) -> None:
         """A request is in flight."""
         self.in_flight += 1
@@ -165,8 +177,8 @@ class Channel:
             self._loop.remove_reader(self._sock)
         if self._writing:
             self._loop.remove_writer(self._sock)
-        self._sock.close()
-        abandon(self._reader)
+        self._close_socket()
+        self.dispose(self._reader.take_held())
         self._owner.waiting.take(-self._waiting)
         self._owner.unfinished.take(-self._unfinished)
         self._waiting = self._unfinished = 0
@@ -196,11 +208,14 @@ class Channel:
     # -- reading
 
     def _readable(self) -> None:
+        if self._owner.disposal.burdened(self.peer.uid):
+            self._pause()
+            return
         try:
-            frame = receive_some(self._sock, self._reader)
+            frame = receive_some(self._sock, self._reader, close=self.dispose)
             if frame is None:
                 # The header alone came; its body is most often there already.
-                frame = receive_some(self._sock, self._reader)
+                frame = receive_some(self._sock, self._reader, close=self.dispose)
         except (BlockingIOError, InterruptedError):
             frame = None
         except EndOfStream as end:
@@ -266,6 +281,24 @@ class Channel:
         else:
             self._loop.remove_reader(self._sock)
             self._watch()
+
+    def _pause(self) -> None:
+        """Read nothing for a while: what this user passed before is still being closed."""
+        self._reading = False
+        self._loop.remove_reader(self._sock)
+        self._loop.call_later(_PAUSE_S, self._update_reading)
+        self._watch()
+
+    def _close_socket(self) -> None:
+        """With what was never read go its descriptors, and with them whatever time their closing takes."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)  # from here on nothing more comes
+        unread = array.array("i", [0])
+        fcntl.ioctl(self._sock, termios.FIONREAD, unread)
+        if unread[0]:
+            self.dispose([self._sock.detach()])
+        else:
+            self._sock.close()
 
     def _hung_up(self) -> bool:
         """Whether the peer closed both ways: with no reader registered nobody else would tell."""

@@ -45,7 +45,7 @@ async def collect(paths: Sequence[str], fds: Mapping[int, int], *, room: int, re
         if fd is None:
             continue
         try:
-            size = os.fstat(fd).st_size
+            size = (await _in_thread(os.fstat, fd)).st_size
             if size + len(path) + 16 <= room:
                 content = await _in_thread(_read_all, fd, size)
                 found.files[path] = content
@@ -91,7 +91,6 @@ async def _in_thread(work: Callable[..., T], *arguments: Any) -> T:
 
     def answered(result: T | None, error: OSError | None) -> None:
         global _blocked  # noqa: PLW0603
-        os.close(fd)
         if answer.done():
             _blocked -= 1
         elif error is not None:
@@ -105,6 +104,7 @@ async def _in_thread(work: Callable[..., T], *arguments: Any) -> T:
         except OSError as failed:
             result, error = None, failed
         loop.call_soon_threadsafe(answered, result, error)
+        os.close(fd)
 
     threading.Thread(target=run, daemon=True, name="immured-collect").start()
     try:

@@ -1,5 +1,6 @@
 """The kinds of descriptor that a caller may pass as a payload's 0, 1 or 2: pipes, regular files, connected streams.
 
+Looking at one asks nobody: a file system that belongs to another process could keep whoever asks waiting for good.
 Flags are left as they are: O_NONBLOCK belongs to the open file, which the caller shares.
 """
 
@@ -12,10 +13,11 @@ import stat
 from collections.abc import Sequence
 
 from immured.errors import Refused
+from immured.host.statx import LOCAL, file_system_of, mode_of
 
 __all__ = ["check_descriptors", "kind_of_descriptor"]
 
-_REMEDY = "pass a pipe, a regular file or a connected stream socket; anything else, the client pumps"
+_REMEDY = "pass a pipe, a regular file of a local disk or a connected stream socket; anything else, the client pumps"
 
 
 def check_descriptors(fds: Sequence[int], places: Sequence[int]) -> None:
@@ -44,7 +46,7 @@ def kind_of_descriptor(fd: int) -> str | None:
     """None for a kind that may be passed; else what it is, for a message."""
     if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH:
         return "an O_PATH descriptor"
-    mode = os.fstat(fd).st_mode
+    mode = mode_of(fd)
     if stat.S_ISFIFO(mode):
         return None
     if stat.S_ISREG(mode):
@@ -60,8 +62,13 @@ def kind_of_descriptor(fd: int) -> str | None:
 
 def _regular(fd: int) -> str | None:
     # Namespaces, pidfds and the like call themselves regular files; only what has a path is one.
-    name = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - Path would take `mnt:[1]` for a name like any other
-    return None if name.startswith("/") else f"no file but {name[:40]}"
+    name = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - it may be no path at all
+    if not name.startswith("/"):
+        return f"no file but {name[:40]}"
+    kind = file_system_of(fd)
+    if kind is None:
+        return "a file of a mount that the daemon does not see"
+    return None if kind in LOCAL else f"a file of {kind}, which is no local disk"
 
 
 def _socket(fd: int) -> str | None:

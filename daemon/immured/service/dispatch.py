@@ -61,7 +61,7 @@ class Dispatcher:
 
     def frame(self, channel: Channel, frame: Frame) -> None:
         """One whole frame. Its descriptors are ours from here on."""
-        descriptors = Descriptors(frame.fds)
+        descriptors = Descriptors(frame.fds, channel.dispose)
         try:
             envelope = decode_envelope(frame.body)
             if envelope.type == COMMAND:

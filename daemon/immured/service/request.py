@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from immured.identity.authorise import Actor
 from immured.identity.replay import Claim
 from immured.service.channel import Channel
 from immured.wire.messages import Command, Receipt
-from immured.wire.sockets import close_all
 
 __all__ = ["Answer", "Descriptors", "Request"]
 
 
 class Descriptors:
-    """What came along with a frame. Whoever ends up with it closes it; twice is once."""
+    """What came along with a frame. Whoever ends up with it closes it, by `dispose`; twice is once."""
 
-    __slots__ = ("fds",)
+    __slots__ = ("_dispose", "fds")
 
-    def __init__(self, fds: tuple[int, ...] = ()) -> None:
+    def __init__(self, fds: tuple[int, ...], dispose: Callable[[Iterable[int]], None]) -> None:
         self.fds = fds
+        self._dispose = dispose
 
     def __bool__(self) -> bool:
         return bool(self.fds)
@@ -28,7 +28,7 @@ class Descriptors:
     def close(self) -> None:
         """Close them all."""
         fds, self.fds = self.fds, ()
-        close_all(fds)
+        self._dispose(fds)
 
 
 @dataclass(frozen=True, slots=True)

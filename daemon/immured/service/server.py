@@ -12,6 +12,7 @@ import immured
 from immured.errors import Refused
 from immured.isolation.launcher import Connection
 from immured.service.channel import Channel
+from immured.service.disposal import Disposal
 from immured.service.limits import Budget, Limits
 from immured.wire.envelope import seal
 from immured.wire.frames import MAX_FRAME, Frame
@@ -44,6 +45,7 @@ class Server:
         self.limits = limits
         self.waiting = Budget(limits.waiting)
         self.unfinished = Budget(limits.unfinished)
+        self.disposal = Disposal()
         self._key = key
         self._boot = boot
         self._on_frame = on_frame

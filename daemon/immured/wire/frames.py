@@ -120,6 +120,11 @@ class FrameReader:
         self._body, self.held = 0, ()
         return frame
 
+    def take_held(self) -> tuple[int, ...]:
+        """The descriptors of an unfinished frame, the caller's to close from here on."""
+        fds, self.held = self.held, ()
+        return fds
+
     def _take_descriptors(self, fds: Sequence[int], truncated: bool) -> None:
         problem = None
         if not self.at_boundary:

@@ -6,16 +6,16 @@ import array
 import contextlib
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from immured.errors import Refused
-from immured.wire.frames import MAX_DESCRIPTORS, Frame, FrameReader
+from immured.wire.frames import Frame, FrameReader
 
-__all__ = ["EndOfStream", "abandon", "close_all", "receive_some", "send_some"]
+__all__ = ["EndOfStream", "close_all", "receive_some", "send_some"]
 
 _INT: Final = array.array("i").itemsize
-_ANCILLARY: Final = socket.CMSG_LEN(MAX_DESCRIPTORS * _INT)
+_ANCILLARY: Final = socket.CMSG_SPACE(253 * _INT)  # SCM_MAX_FD
 
 
 class EndOfStream(Exception):
@@ -26,26 +26,31 @@ class EndOfStream(Exception):
         self.torn = torn
 
 
-def receive_some(sock: socket.socket, reader: FrameReader) -> Frame | None:
+def receive_some(
+    sock: socket.socket,
+    reader: FrameReader,
+    *,
+    close: Callable[[Iterable[int]], None] | None = None,
+) -> Frame | None:
     """One recvmsg for `reader`, never past the end of a header or body; the frame, when it is whole.
 
-    Descriptors come close-on-exec. Raises EndOfStream; Refused (every descriptor that came is closed by then);
-    BlockingIOError and other OSError as the socket does.
+    Descriptors come close-on-exec. Raises EndOfStream; Refused (every descriptor that came was given to `close` by then,
+    by default `close_all`); BlockingIOError and other OSError as the socket does.
     """
-    # Without room for control data the kernel drops descriptors and says MSG_CTRUNC: they are found, and cost nothing.
-    room = _ANCILLARY if reader.wants_descriptors else 0
-    data, ancillary, flags, _ = sock.recvmsg(reader.wanted(), room, socket.MSG_CMSG_CLOEXEC)
+    close = close or close_all
+    # Room for all that one message can carry: what the kernel must drop, it closes here and now, which may take long.
+    data, ancillary, flags, _ = sock.recvmsg(reader.wanted(), _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     fds = _descriptors(ancillary) if ancillary else ()
     if not data:
-        close_all(fds)
+        close(fds)
         torn = not reader.at_boundary
-        abandon(reader)
+        close(reader.take_held())
         raise EndOfStream(torn=torn)
     try:
         return reader.feed(data, fds, truncated=bool(flags & socket.MSG_CTRUNC))
     except Refused:
-        close_all(fds)
-        abandon(reader)
+        close(fds)
+        close(reader.take_held())
         raise
 
 
@@ -67,12 +72,6 @@ def close_all(fds: Iterable[int]) -> None:
     for fd in fds:
         with contextlib.suppress(OSError):
             os.close(fd)
-
-
-def abandon(reader: FrameReader) -> None:
-    """Closes what an unfinished frame brought along."""
-    fds, reader.held = reader.held, ()
-    close_all(fds)
 
 
 def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, ...]:

@@ -165,13 +165,13 @@ class _Execution:
         if self._preparing is not None:
             self._live.kill()
             with contextlib.suppress(LauncherLostError):
-                (await self._go()).close()
+                self._request.channel.dispose((await self._go()).files.values())
 
     async def _conclude(self, intent: Receipt, outcome: Outcome) -> Answer:
         streams = self._streams
-        with outcome:
+        collected = Collected()
+        try:
             await streams.drain(asyncio.get_running_loop().time() + _DRAIN_S)
-            collected = Collected()
             if outcome.files:
                 collected = await collect(
                     self._arguments.collect,
@@ -180,6 +180,8 @@ class _Execution:
                     re=self._request.command.nonce,
                     channel=self._request.channel,
                 )
+        finally:
+            self._request.channel.dispose(outcome.files.values())
         measured = result_fields(outcome.report, self._compiled.plan.steps)
         records = streams.records()
         result = result_map(self._live.sandbox, self._compiled, measured, streams.captured(), records, collected)
