@@ -34,8 +34,8 @@ def receive_some(
 ) -> Frame | None:
     """One recvmsg for `reader`, never past the end of a header or body; the frame, when it is whole.
 
-    Descriptors come close-on-exec. Raises EndOfStream; Refused (every descriptor that came was given to `close` by then,
-    by default `close_all`); BlockingIOError and other OSError as the socket does.
+    Descriptors come close-on-exec. Raises EndOfStream; Refused (every descriptor that came was given to `close`, by
+    default `close_all`); BlockingIOError and other OSError as the socket does.
     """
     close = close or close_all
     # Room for all that one message can carry: what the kernel must drop, it closes here and now, which may take long.
