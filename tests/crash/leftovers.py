@@ -6,48 +6,40 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Leftovers", "leftovers"]
+from immured.host.cgroup import choose_cgroup
 
-BLOCK = range(0x70000000, 0x7FFFFFFF)
+__all__ = ["Leftovers", "leftovers"]
 
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """Processes under the block of host ids or named like ours, namespaces held by processes, mounts, and cgroups."""
+    """Of one state directory's daemon: its processes and its runs' (a namespace lives as long as one of them, or a
+    mount of it, does), the host's mounts, and its cgroups."""
 
     processes: frozenset[str]
-    namespaces: frozenset[str]
     mounts: frozenset[str]
     cgroups: frozenset[str]
 
     def beyond(self, before: Leftovers) -> dict[str, list[str]]:
         """What is here now and was not then; empty when nothing was left."""
-        return {
-            name: sorted(getattr(self, name) - getattr(before, name))
-            for name in ("processes", "namespaces", "mounts", "cgroups")
-            if getattr(self, name) - getattr(before, name)
-        }
+        more = {name: getattr(self, name) - getattr(before, name) for name in ("processes", "mounts", "cgroups")}
+        return {name: sorted(found) for name, found in more.items() if found}
 
 
-def leftovers(cgroup: Path | None = None) -> Leftovers:
-    """`cgroup` is the daemon's own subtree: everything below it counts."""
-    processes, namespaces = set(), set()
-    for pid in os.listdir("/proc"):
-        if not pid.isdigit():
-            continue
+def leftovers(state: Path) -> Leftovers:
+    """Launcher, parker, wardens and PID 1s carry the socket's path in their command line, as they never exec; a
+    payload is in the daemon's cgroup."""
+    cgroup = choose_cgroup(state)
+    processes = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            uid = os.stat(f"/proc/{pid}").st_uid
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            groups = Path(f"/proc/{pid}/cgroup").read_text()
             name = Path(f"/proc/{pid}/comm").read_text().strip()
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                continue  # dead; only its parent has not looked yet
-            links = {os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("mnt", "net", "pid", "user", "ipc", "uts")}
         except OSError:
             continue  # it ended while we looked
-        if uid in BLOCK or name.startswith("immured"):
-            processes.add(f"{pid} {name} uid {uid}")
-        namespaces |= links
+        if os.fsencode(state) in command or f"/{cgroup.name}" in groups:
+            processes.add(f"{pid} {name}")
     mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    cgroups = (
-        {str(path) for path in cgroup.rglob("*") if path.is_dir()} if cgroup is not None and cgroup.exists() else set()
-    )
-    return Leftovers(frozenset(processes), frozenset(namespaces), frozenset(mounts), frozenset(cgroups))
+    cgroups = {str(path) for path in cgroup.rglob("*") if path.is_dir()} if cgroup.exists() else set()
+    return Leftovers(frozenset(processes), frozenset(mounts), frozenset(cgroups))

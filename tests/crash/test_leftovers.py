@@ -1,0 +1,29 @@
+"""The count of what is left finds it while it is there."""
+
+from __future__ import annotations
+
+import threading
+
+from immured import Client
+from immured.client.throwaway import ThrowawayDaemon
+from tests.crash.leftovers import leftovers
+from tests.crash.test_kill import wait_for
+
+
+def test_a_living_daemon_and_its_run_are_found() -> None:
+    with (
+        ThrowawayDaemon() as daemon,
+        Client(socket=str(daemon.socket), key=str(daemon.admin_key), daemon_key=str(daemon.daemon_key)) as client,
+    ):
+        running = threading.Thread(target=client.run, args=(["/bin/sleep", "2"],))
+        running.start()
+        wait_for(lambda: any(name.endswith(" sleep") for name in leftovers(daemon.state).processes))
+        found = leftovers(daemon.state)
+        running.join()
+    assert {name.split()[1] for name in found.processes} >= {
+        "immured-launch",
+        "immured-parker",
+        "immured-warden",
+        "sleep",
+    }
+    assert any("/tenants/" in path for path in found.cgroups)
