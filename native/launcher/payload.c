@@ -20,6 +20,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
@@ -79,9 +80,11 @@ static int reset_signals(void)
 {
   sigset_t none;
   sigemptyset(&none);
+  /* By the call itself: the C library refuses the two that it keeps for its threads, and its posix_spawn leaves them
+     ignored. All zeros is SIG_DFL without a flag or a mask; SIGKILL and SIGSTOP are refused, and need nothing. */
+  static const unsigned char by_default[64];
   for (int number = 1; number < NSIG; number++)
-    if (number != SIGKILL && number != SIGSTOP)
-      signal(number, SIG_DFL);     /* EINVAL for those that the C library keeps to itself */
+    syscall(SYS_rt_sigaction, number, by_default, NULL, (size_t)8);
   return sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
