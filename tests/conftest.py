@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
+# Not first: the folders' own conftests mark theirs before.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     missing = cgroup2_missing()
     follows = bool(config.getoption("--vm-follows"))

@@ -19,6 +19,8 @@ from immured.client.throwaway import ThrowawayDaemon
 from immured.errors import ImmuredError
 from tests.crash.leftovers import leftovers
 
+pytestmark = pytest.mark.needs_root
+
 ROUNDS = 100
 COMMANDS = (["/bin/true"], ["/bin/sleep", "0.05"], ["/bin/sh", "-c", "sleep 20 & sleep 20"], ["/bin/echo", "hello"])
 

@@ -15,7 +15,14 @@ import pytest
 from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
 
-PROBE = (Path(__file__).with_name("probe.py")).read_text()
+HERE = Path(__file__).parent
+PROBE = (HERE / "probe.py").read_text()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.needs_root)
 
 
 @pytest.fixture(scope="session")
