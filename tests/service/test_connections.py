@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from immured.service.limits import Limits
+from immured.service.limits import Budget, Limits
 from immured.wire.envelope import decode_envelope, encode_envelope, verify
 from immured.wire.frames import MAX_FRAME, encode_frame
 from immured.wire.messages import COMMAND, DATA, HELLO, data_body, parse_hello
@@ -120,7 +120,23 @@ def test_unfinished_frames_share_a_bound(tmp_path: Path) -> None:
             client.close()
         await until(lambda: harness.server.unfinished.taken == 0)
 
-    serving(tmp_path, scenario, limits=Limits(unfinished=1000))
+    serving(tmp_path, scenario, limits=Limits(unfinished=1700))
+
+
+def test_one_user_leaves_the_others_their_part_of_a_bound() -> None:
+    bound = Budget(1000)
+    assert bound.take(1, 500)
+    assert not bound.take(1, 1)
+    assert bound.take(2, 250)
+    assert not bound.take(2, 1)
+    assert bound.take(3, 125)
+
+
+def test_what_is_given_back_is_free_for_all() -> None:
+    bound = Budget(1000)
+    assert bound.take(1, 500)
+    assert bound.take(1, -500)
+    assert bound.take(2, 500)
 
 
 @contextlib.contextmanager

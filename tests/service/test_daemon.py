@@ -281,3 +281,24 @@ def test_systemd_is_told(daemon: ThrowawayDaemon, tmp_path: Path) -> None:
         assert listener.recv(100) == b"READY=1"
         daemon.stop()
         assert listener.recv(100) == b"STOPPING=1"
+
+
+def test_the_socket_may_be_elsewhere_with_the_daemons_key_beside_it(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    elsewhere = tmp_path / "run" / "immured.sock"
+    with (
+        ThrowawayDaemon(options=["--socket", str(elsewhere)]) as daemon,
+        Client(socket=str(elsewhere), key=str(daemon.admin_key)) as client,
+    ):
+        assert client.run(["/bin/true"]).ok
+
+
+def test_everybody_may_knock_and_only_keys_are_heard(daemon: ThrowawayDaemon) -> None:
+    script = (
+        "import socket, sys, os; os.setgroups([]); os.setgid(65534); os.setuid(65534)\ns = socket.socket(socket.AF_UNIX);"
+        "s.connect(sys.argv[1]); s.sendall(b'\\0\\0\\0\\1\\xc1'); s.settimeout(20); d = b''\n"
+        "while b'bad_msgpack' not in d: d += s.recv(65536)"
+    )
+    subprocess.run(["/usr/bin/python3", "-c", script, str(daemon.socket)], check=True, timeout=60)
+    daemon.stop()
+    assert [entry["data"].get("uid") for entry in entries(daemon, "peer.misbehaved")] == [65534]

@@ -111,6 +111,19 @@ def test_a_key_that_others_may_write_is_refused(paths: Paths) -> None:
     assert code(lambda: load_state(paths.root)) == "bad_state"
 
 
+@pytest.mark.parametrize("name", ["daemon.pem", "ledger.pem", "admin.pem"])
+def test_a_private_key_that_everybody_may_read_is_refused(paths: Paths, name: str) -> None:
+    (paths.keys / name).chmod(0o644)
+    with pytest.raises(ConfigurationError, match=name):
+        load_state(paths.root)
+
+
+def test_a_ledger_that_others_may_replace_is_refused(paths: Paths) -> None:
+    paths.ledger.chmod(0o777)
+    with pytest.raises(ConfigurationError, match="ledger"):
+        load_state(paths.root)
+
+
 def test_a_configuration_that_others_may_write_is_refused(paths: Paths) -> None:
     paths.config.chmod(0o664)
     assert code(lambda: load_state(paths.root)) == "bad_configuration"

@@ -149,7 +149,9 @@ class Channel:
                 return
             frame = frame[sent:]
         size = len(frame)
-        if self._waiting + size > self._owner.limits.waiting_per_connection or not self._owner.waiting.take(size):
+        if self._waiting + size > self._owner.limits.waiting_per_connection or not self._owner.waiting.take(
+            self.peer.uid, size
+        ):
             self.close()
             return
         if not self._out:
@@ -179,8 +181,8 @@ class Channel:
             self._loop.remove_writer(self._sock)
         self._close_socket()
         self.dispose(self._reader.take_held())
-        self._owner.waiting.take(-self._waiting)
-        self._owner.unfinished.take(-self._unfinished)
+        self._owner.waiting.take(self.peer.uid, -self._waiting)
+        self._owner.unfinished.take(self.peer.uid, -self._unfinished)
         self._waiting = self._unfinished = 0
         self._out.clear()
         self._tell_drained()
@@ -232,7 +234,7 @@ class Channel:
             return
         if self._frame_since is not None:
             self._frame_since = None
-            self._owner.unfinished.take(-self._unfinished)
+            self._owner.unfinished.take(self.peer.uid, -self._unfinished)
             self._unfinished = 0
         self._owner.frame(self, frame)
         if self._holds or self._waiting or self._closing:
@@ -245,7 +247,7 @@ class Channel:
             self._frame_since = self._loop.time()
             self._watch()
         more = self._reader.buffered - self._unfinished
-        if not self._owner.unfinished.take(more):
+        if not self._owner.unfinished.take(self.peer.uid, more):
             self._break(Refused("busy", "too many unfinished frames wait for their end", "send a frame in one go"))
             return
         self._unfinished += more
@@ -327,7 +329,7 @@ class Channel:
             if sent:
                 self._progress = self._loop.time()
                 self._waiting -= sent
-                self._owner.waiting.take(-sent)
+                self._owner.waiting.take(self.peer.uid, -sent)
             if sent < len(data):
                 self._out[0] = data[sent:]
                 break

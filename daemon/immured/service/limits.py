@@ -19,22 +19,30 @@ class Limits:
     high_water: int = 1 << 20  # bytes waiting for one client, at which whatever feeds it pauses
     low_water: int = 1 << 18
     waiting_per_connection: int = 64 << 20
-    waiting: int = 256 << 20  # for all clients together
-    unfinished: int = 128 << 20  # of frames that have begun, of all clients together
+    waiting: int = 256 << 20  # for all clients together; half of it for one user
+    unfinished: int = 128 << 20  # of frames that have begun, likewise
 
 
 class Budget:
-    """A number of bytes that many share. Whoever takes gives back."""
+    """A number of bytes that all users share, so that something is left for each: nobody gets more than what stays free
+    after it. One user alone can have half of it. Whoever takes gives back.
+    """
 
-    __slots__ = ("limit", "taken")
+    __slots__ = ("_by_uid", "limit", "taken")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.taken = 0
+        self._by_uid: dict[int, int] = {}
 
-    def take(self, amount: int) -> bool:
-        """Take `amount` (negative: give back). False, and nothing taken, where that passes the limit."""
-        if amount > 0 and self.taken + amount > self.limit:
+    def take(self, uid: int, amount: int) -> bool:
+        """Take `amount` for a user (negative: give back). False, and nothing taken, where that is too much."""
+        mine, taken = self._by_uid.get(uid, 0) + amount, self.taken + amount
+        if amount > 0 and mine > self.limit - taken:
             return False
-        self.taken += amount
+        self.taken = taken
+        if mine:
+            self._by_uid[uid] = mine
+        else:
+            self._by_uid.pop(uid, None)
         return True

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"immured {immured.__version__}")
     given = parser.parse_args(arguments)
+    _hold_standard_descriptors()
     logging.basicConfig(format="immured: %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         from immured.service.daemon import Options, serve
@@ -44,6 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:
         sys.stderr.write(f"immured: not_built: {error}\nremedy: make build, or pip install 'immured[daemon]'\n")
         return 1
+
+
+def _hold_standard_descriptors() -> None:
+    """Started with 0, 1 or 2 closed: nothing of ours may take their place, or a message would be written into it."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)  # for the launcher
+    os.close(fd)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for as long as we live
 
 
 def _telling(ready_fd: int | None) -> Callable[[str], None]:

@@ -66,6 +66,7 @@ class LiveRun:
             "uid": self.uid,
             "started_ms": self.started_ms,
             "command": self.command,
+            "detached": self.detach,
         }
 
 

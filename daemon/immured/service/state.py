@@ -236,13 +236,21 @@ def _empty(directory: Path, *, remove: bool) -> None:
 
 
 def _check_owner(paths: Paths) -> None:
-    for path in (paths.root, paths.keys, paths.daemon_key, paths.keyring):
+    for path in (paths.root, paths.keys, paths.daemon_key, paths.keyring, paths.manifests, paths.ledger):
         facts = path.stat()
         if facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
             raise ConfigurationError(
                 "bad_state",
                 f"{path} belongs to another user, or others may write it",
                 f"chown and chmod go-w {path}, once you know who did that",
+            )
+    for path in (paths.daemon_key, paths.keys / "ledger.pem", paths.admin_key):
+        # A backup restored without its modes is how a private key gets around.
+        if path.exists() and path.stat().st_mode & 0o007:
+            raise ConfigurationError(
+                "bad_state",
+                f"{path} is a private key that everybody may read",
+                f"chmod 600 {path}; if this host has users whom you do not trust, the key is no secret any more",
             )
 
 

@@ -89,7 +89,8 @@ class _Execution:
     def begin(self) -> None:
         """Send the plan and queue the intent; raises nothing."""
         service, request, live = self._service, self._request, self._live
-        if not self._arguments.detach:
+        live.detach = self._arguments.detach
+        if not live.detach:
             request.channel.on_closed[live] = live.kill
         try:
             self._preparing = service.launcher.prepare(
