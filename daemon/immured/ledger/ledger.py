@@ -474,7 +474,9 @@ class Ledger:
 def _unopened(storage: Storage, error: OSError) -> ConfigurationError:
     if isinstance(error, FileNotFoundError):
         return ConfigurationError(
-            "ledger_missing", f"no ledger in {storage.where()}", "run `immure init`, or restore the directory"
+            "ledger_missing",
+            f"no ledger in {storage.where()}",
+            "restore it from a backup; a new ledger begins with a new state directory (`immure init`)",
         )
     return ConfigurationError(
         "ledger_unavailable",

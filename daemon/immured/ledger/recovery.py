@@ -60,8 +60,8 @@ def _damaged(where: str, what: str) -> ConfigurationError:
     return ConfigurationError(
         "ledger_damaged",
         f"{where}: {what}",
-        "nothing was changed; compare with a copy (`immure ledger verify --file COPY`) and restore it, or move the "
-        "ledger directory away as evidence and let `immure init` begin a new one",
+        "nothing was changed; compare with a copy (`immure ledger verify --file COPY`) and restore it, or keep this "
+        "state directory as evidence and begin with a new one (`immure init`)",
     )
 
 

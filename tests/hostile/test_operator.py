@@ -1,0 +1,36 @@
+"""What an unlucky operator does to a daemon."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from immured.client.throwaway import ThrowawayDaemon
+from immured.wire.keys import PrivateKey
+from tests.hostile.raw import Connection, command
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_standard_descriptors_that_are_closed_stay_nobodys(closed: tuple[int, ...]) -> None:
+    unlucky = ThrowawayDaemon()
+    key = PrivateKey.from_pem(unlucky.admin_key.read_bytes())
+    script = 'exec "$@" ' + " ".join(f"{fd}>&-" for fd in closed)
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", script, "sh", sys.executable, "-m", "immured.service", "--state", str(unlucky.state)]
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not unlucky.socket.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with Connection(unlucky) as connection:
+            assert connection.ask(command(connection.daemon_id), key)["ok"] is True
+        assert {os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in closed} == {os.devnull}
+    finally:
+        process.terminate()
+        process.wait(60)
+        shutil.rmtree(unlucky.state.parent)
