@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from immured.client.trust import resolve
+from immured.client.trust import USER_KEY, resolve
 from immured.errors import ConfigurationError
 from tests.client.peer import DAEMON, USER
 
@@ -37,6 +37,15 @@ def test_the_key_beside_the_socket_comes_first(home: Path) -> None:
     (home / "daemon.pub").write_bytes(DAEMON.public.to_pem())
     (home / "keys" / "daemon.pub").write_bytes(USER.public.to_pem())
     assert resolve(None, None, None, environment=environment(home)).daemon == DAEMON.public
+
+
+def test_the_key_that_immure_made_is_found_at_home(home: Path) -> None:
+    (home / "daemon.pub").write_bytes(DAEMON.public.to_pem())
+    made = home / USER_KEY
+    made.parent.mkdir(parents=True)
+    made.write_bytes(USER.to_pem())
+    given = {"IMMURE_SOCKET": str(home / "immured.sock"), "HOME": str(home)}
+    assert resolve(None, None, None, environment=given).key.id == USER.id
 
 
 def test_a_pinned_key_is_not_looked_for(home: Path) -> None:

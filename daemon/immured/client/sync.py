@@ -29,10 +29,10 @@ class Client:
         with Client(socket=..., key=...) as client:
             result = client.run(["/usr/bin/python3", "-c", "print(6 * 7)"], limits={"memory": "256M"})
 
-    `socket` is a path [IMMURE_SOCKET, then the system's]; `key` the caller's private key, PEM or its path [IMMURE_KEY];
-    `daemon_key` the daemon's public key [IMMURE_DAEMON_KEY, then daemon.pub beside the socket]. Without a daemon key
-    nothing is sent, unless `insecure` says that replies are not to be verified at all. `timeout` bounds every call, in
-    seconds; None waits for ever. `persona`, `tenant` and `sub` go into every command.
+    `socket` is a path [IMMURE_SOCKET, then the system's]; `key` the caller's private key, PEM or its path [IMMURE_KEY,
+    then ~/.config/immure/key.pem]; `daemon_key` the daemon's public key [IMMURE_DAEMON_KEY, then daemon.pub beside the
+    socket]. Without a daemon key nothing is sent, unless `insecure` says that replies are not to be verified at all.
+    `timeout` bounds every call, in seconds; None waits for ever. `persona`, `tenant` and `sub` go into every command.
 
     One connection, opened at first use, reopened after a loss. Safe for threads: calls are in flight at the same time.
     A call whose data nobody takes pauses the others once 4 MiB wait. Errors are ImmuredError: Refusal (the daemon's),

@@ -11,9 +11,11 @@ from typing import Final
 from immured.errors import ConfigurationError
 from immured.wire.keys import PrivateKey, PublicKey
 
-__all__ = ["SYSTEM_SOCKET", "KeySource", "PublicKeySource", "Trust", "public_key", "resolve"]
+__all__ = ["SYSTEM_SOCKET", "USER_KEY", "KeySource", "PublicKeySource", "Trust", "public_key", "resolve"]
 
 SYSTEM_SOCKET: Final = "/run/immured/immured.sock"
+USER_KEY: Final = ".config/immure/key.pem"
+"""Where `immure key new` puts a key, in $HOME."""
 
 KeySource = PrivateKey | bytes | str | os.PathLike[str]
 """A key, its PEM (bytes), or the path of its PEM file (str, Path)."""
@@ -39,11 +41,14 @@ def resolve(
     insecure: bool = False,
     environment: Mapping[str, str] = os.environ,
 ) -> Trust:
-    """Settles the three. The daemon's key: as given, IMMURE_DAEMON_KEY, `daemon.pub` beside the socket, then
-    `keys/daemon.pub` there. Raises ConfigurationError `no_key`, `no_daemon_key` or `bad_key`, naming the file.
+    """Settles the three. The caller's key: as given, IMMURE_KEY, then USER_KEY. The daemon's: as given,
+    IMMURE_DAEMON_KEY, `daemon.pub` beside the socket, then `keys/daemon.pub` there. Raises ConfigurationError `no_key`,
+    `no_daemon_key` or `bad_key`, naming the file.
     """
     path = Path(socket or environment.get("IMMURE_SOCKET") or SYSTEM_SOCKET)
     key = key or environment.get("IMMURE_KEY") or None
+    if key is None and (home := environment.get("HOME")) and os.access(own := Path(home, USER_KEY), os.F_OK):
+        key = own
     if key is None:
         raise ConfigurationError("no_key", "no private key to sign with", "set IMMURE_KEY, or make one: immure key new")
     if not isinstance(key, PrivateKey):
