@@ -295,8 +295,9 @@ def test_the_socket_may_be_elsewhere_with_the_daemons_key_beside_it(tmp_path: Pa
 
 def test_everybody_may_knock_and_only_keys_are_heard(daemon: ThrowawayDaemon) -> None:
     script = (
-        "import socket, sys, os; os.setgroups([]); os.setgid(65534); os.setuid(65534)\ns = socket.socket(socket.AF_UNIX);"
-        "s.connect(sys.argv[1]); s.sendall(b'\\0\\0\\0\\1\\xc1'); s.settimeout(20); d = b''\n"
+        "import socket, sys, os; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(b'\\0\\0\\0\\1\\xc1'); s.settimeout(20)\n"
+        "d = b''\n"
         "while b'bad_msgpack' not in d: d += s.recv(65536)"
     )
     subprocess.run(["/usr/bin/python3", "-c", script, str(daemon.socket)], check=True, timeout=60)
