@@ -80,6 +80,14 @@ bool cell_wait(struct cell *cell, int patience_ms)
 {
   if (cell->init < 0)
     return true;
+  /* By clone(CLONE_PARENT) the payload has brothers, which are our children too: PID 1 outlives them until reaped. */
+  siginfo_t dead = {.si_pid = -1};
+  signal(SIGCHLD, SIG_IGN);
+  while (dead.si_pid != 0) {
+    dead.si_pid = 0;
+    if (waitid(P_ALL, 0, &dead, WEXITED | WNOHANG | __WALL) < 0 && errno != EINTR)
+      break;
+  }
   if (!wait_for_death(cell->init, patience_ms))
     return false;
   while (waitid(P_PIDFD, (id_t)cell->init, NULL, WEXITED) < 0 && errno == EINTR)
@@ -124,11 +132,27 @@ static int forget_arguments(int host_proc, struct imd_error *err)
   return 0;
 }
 
+/*
+ * What the kernel counts by user (inotify instances, message queues, pending signals, locked memory) it counts for the
+ * owner of the user namespace too: were that root, one payload could use up root's share on the whole host.
+ */
+static int make_user_namespace(uid_t owner)
+{
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct ours[2];
+  if (prctl(PR_SET_KEEPCAPS, 1) < 0 || setresuid(owner, owner, owner) < 0 || syscall(SYS_capget, &header, ours) < 0)
+    return -1;
+  /* Where unprivileged user namespaces are switched off, this one must not be one. */
+  for (size_t i = 0; i < 2; i++)
+    ours[i].effective = ours[i].permitted;
+  return syscall(SYS_capset, &header, ours) < 0 ? -1 : unshare(CLONE_NEWUSER);
+}
+
 static int prepare_init(const struct cell *cell, int warden, struct imd_error *err)
 {
   if (view_mount_proc(&cell->view, err) < 0 || forget_arguments(cell->config->host_proc, err) < 0)
     return -1;
-  if (unshare(CLONE_NEWUSER) < 0)
+  if (make_user_namespace(cell->config->slot_base) < 0)
     return cell_fail(err, "the user namespace");
   char word;
   if (send(warden, "u", 1, MSG_NOSIGNAL) < 0 || recv(warden, &word, 1, 0) != 1)

@@ -20,7 +20,7 @@ static int copy_of(int fd, uint64_t most)
   cleanup_free char *buffer = malloc(65536);
   if (copy < 0 || !buffer)
     return -1;
-  for (uint64_t left = most + 1; left > 0;) {
+  for (uint64_t left = most + 1;;) {
     const ssize_t got = read(fd, buffer, left < 65536 ? left : 65536);
     if (got < 0 && errno == EINTR)
       continue;
@@ -29,6 +29,8 @@ static int copy_of(int fd, uint64_t most)
     if (got == 0)
       break;
     left -= (uint64_t)got;
+    if (left == 0)
+      return -1;                   /* it grew, or never said how large it is */
   }
   return lseek(copy, 0, SEEK_SET) < 0 ? -1 : imd_take_fd(&copy);
 }
@@ -38,7 +40,7 @@ static int open_file(const struct view *view, const char *path, uint64_t most)
   cleanup_fd int fd = sys_openat2(view->root, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0,
                                   RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
   struct stat st;
-  if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+  if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (st.st_size > 0 && (uint64_t)st.st_size > most))
     return -1;
   return view_owns(view, fd) ? imd_take_fd(&fd) : copy_of(fd, most);
 }

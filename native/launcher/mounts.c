@@ -7,6 +7,7 @@
 #include "vfs.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
@@ -48,12 +50,55 @@ static int apply_rootfs(struct work *work, const struct imd_plan_step *step, str
   return view_change_root(&work->cell->view, source->mount, err);
 }
 
+/* What is there, of whichever kind; -1 with errno ENOENT or ENOTDIR where nothing is. */
+static int find_existing(const struct view *view, const char *path, bool *directory)
+{
+  cleanup_fd int fd = sys_openat2(view->root, path, O_PATH | O_CLOEXEC, 0,
+                                  RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+  struct stat st;
+  if (fd < 0 || fstat(fd, &st) < 0)
+    return -1;
+  *directory = S_ISDIR(st.st_mode);
+  return imd_take_fd(&fd);
+}
+
+/*
+ * A mount point cannot be renamed, but a directory above it can: a payload that may write there would move it away with
+ * what it protects, and put its own in its place. So each directory between becomes a mount point of its own.
+ */
+static int pin_parents(const struct view *view, const char *path, struct imd_error *err)
+{
+  char above[PATH_MAX];
+  bool inside = false;
+  for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+    snprintf(above, sizeof above, "%.*s", (int)(slash - path), path);
+    bool directory;
+    cleanup_fd int place = find_existing(view, above, &directory);
+    struct statx about;
+    struct statvfs mounted;
+    if (place < 0)
+      return 0;                    /* nor is what lies below it there */
+    if (statx(place, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &about) < 0 || fstatvfs(place, &mounted) < 0)
+      return imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", above);
+    if (about.stx_attributes & STATX_ATTR_MOUNT_ROOT) {
+      inside = true;
+    } else if (inside && !(mounted.f_flag & ST_RDONLY)) {
+      cleanup_fd int mount = vfs_clone(place, 0);
+      if (mount < 0 || vfs_attach(mount, place) < 0)
+        return imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", above);
+    }
+  }
+  return 0;
+}
+
 static int apply_bind(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
 {
   const struct source *source = find_source(work->sources, step->index);
   if (!source || source->mount < 0)
     return 0;
   const char *path = imd_plan_string_at(step, 1, NULL);
+  if (!(step->numbers[0] & IMD_BIND_WRITE) && pin_parents(&work->cell->view, path, err) < 0)
+    return -1;
   cleanup_fd int target = view_target(&work->cell->view, path, source->directory, true, err);
   return target < 0 ? -1 : attach(source->mount, target, path, err);
 }
@@ -71,18 +116,6 @@ static int apply_tmpfs(struct work *work, const struct imd_plan_step *step, stru
   return attach(mount, target, path, err);
 }
 
-/* What is there, of whichever kind; -1 with errno ENOENT or ENOTDIR where nothing is. */
-static int find_existing(const struct view *view, const char *path, bool *directory)
-{
-  cleanup_fd int fd = sys_openat2(view->root, path, O_PATH | O_CLOEXEC, 0,
-                                  RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
-  struct stat st;
-  if (fd < 0 || fstat(fd, &st) < 0)
-    return -1;
-  *directory = S_ISDIR(st.st_mode);
-  return imd_take_fd(&fd);
-}
-
 static int apply_hide(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
 {
   const char *path = imd_plan_string_at(step, 0, NULL);
@@ -97,6 +130,8 @@ static int apply_protect(struct work *work, const struct imd_plan_step *step, st
 {
   const char *path = imd_plan_string_at(step, 0, NULL);
   bool directory;
+  if (pin_parents(&work->cell->view, path, err) < 0)
+    return -1;
   cleanup_fd int target = find_existing(&work->cell->view, path, &directory);
   if (target < 0)
     return imd_fail(err, IMD_STAGE_TARGET, errno, "%s", path);

@@ -164,8 +164,16 @@ static void reap(const struct watch *watch, struct imd_outcome *outcome)
   struct rusage usage;
   memset(&info, 0, sizeof info);
   memset(&usage, 0, sizeof usage);
-  while (syscall(SYS_waitid, P_PIDFD, watch->payload->pidfd, &info, WEXITED, &usage) < 0 && errno == EINTR)
+  /* One that another of the cell traces is the tracer's first: with the cell dead it is ours. */
+  while (syscall(SYS_waitid, P_PIDFD, watch->payload->pidfd, &info, WEXITED | WNOHANG, &usage) < 0 && errno == EINTR)
     continue;
+  if (info.si_pid == 0) {
+    outcome->stragglers = 1;
+    cgroup_kill(watch->cgroup);
+    cell_kill(watch->cell);
+    while (syscall(SYS_waitid, P_PIDFD, watch->payload->pidfd, &info, WEXITED, &usage) < 0 && errno == EINTR)
+      continue;
+  }
   outcome->wait_code = info.si_code;
   outcome->wait_status = info.si_status;
   outcome->max_rss = (uint64_t)usage.ru_maxrss * 1024u;
@@ -220,7 +228,7 @@ int supervise(struct cell *cell, const struct cgroup *cgroup, struct run *run, s
   memset(outcome, 0, sizeof *outcome);
   reap(&watch, outcome);
   run->over = true;
-  if (!watch.failed)
+  if (!watch.failed && !outcome->stragglers)
     outcome->stragglers = cgroup->dir >= 0 ? cgroup_populated(cgroup) : has_processes(cell);
   if ((outcome->stragglers || watch.cause != 0) && !kill_cell(cell, cgroup, payload, UNKILLABLE_MS))
     outcome->stragglers = 1;

@@ -158,6 +158,21 @@ def test_a_read_only_bind_takes_no_write(run_as_caller: Run, ground: Path) -> No
     assert (own / "note").read_text() == "the caller's\n"
 
 
+@pytest.mark.parametrize("means", ["protect", "read"])
+def test_what_is_protected_in_a_writable_directory_cannot_be_moved_away(
+    run_as_caller: Run, ground: Path, means: str
+) -> None:
+    """With the directory above it: then another stands in its place."""
+    above = ground / "own" / f"above-{means}"
+    kept = above / "kept"
+    kept.mkdir(parents=True)
+    for path in (above, kept):
+        os.chown(path, CALLER, CALLER)
+    filesystem = {"write": [str(ground / "own")], means: [str(kept)]}
+    result = run_as_caller(["/bin/mv", str(above), f"{above}-moved"], manifest={"filesystem": filesystem})
+    assert (result.exit_code != 0, above.exists()) == (True, True)
+
+
 def test_a_collected_symlink_brings_nothing_back(run_as_caller: Run, ground: Path) -> None:
     result = run_as_caller(["/bin/ln", "-s", "/etc/passwd", "/tmp/out"], collect=["/tmp/out"])
     assert "/tmp/out" not in result.files

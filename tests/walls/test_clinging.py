@@ -1,0 +1,61 @@
+"""A payload that wants its run not to end, or to cost more than it may."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from immured import Client
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.vm_ok]
+
+INLINE = {"schema": 1, "name": "inline", "class": "default"}
+BROTHER = """
+import ctypes, os, signal, time
+clone, parent = 56 if os.uname().machine == "x86_64" else 220, 0x8000
+if ctypes.CDLL(None).syscall(clone, parent | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+    time.sleep({patience})
+"""
+TRACED = """
+import ctypes, os, time
+libc, main = ctypes.CDLL(None), os.getpid()
+ready, told = os.pipe()
+if os.fork() == 0:
+    libc.ptrace(0x4206, main, None, None)  # PTRACE_SEIZE
+    os.write(told, b".")
+    time.sleep(1000)
+os.read(ready, 1)
+"""
+
+
+@pytest.mark.parametrize("patience", [0, 1000])
+def test_a_brother_of_the_main_process_does_not_hold_the_reply(client: Client, patience: int) -> None:
+    start = time.monotonic()
+    result = client.run(
+        ["/usr/bin/python3", "-c", BROTHER.format(patience=patience)], manifest={**INLINE, "limits": {"wall": "60s"}}
+    )
+    assert (result.cause, time.monotonic() - start < 30) == ("exited", True)
+
+
+def test_a_tracer_that_does_not_reap_does_not_hold_the_reply(client: Client) -> None:
+    start = time.monotonic()
+    manifest = {**INLINE, "limits": {"wall": "60s"}, "syscalls": {"allow": ["@debug"]}}
+    result = client.run(["/usr/bin/python3", "-c", TRACED], manifest=manifest)
+    assert (result.cause, result.exit_code, time.monotonic() - start < 30) == ("exited", 0, True)
+
+
+@pytest.mark.parametrize("place", ["/tmp", "bound"])
+def test_a_file_larger_than_may_be_collected_does_not_come_back(client: Client, tmp_path: Path, place: str) -> None:
+    """Sparse, it costs the payload nothing: and whoever reads it, without end."""
+    if place == "bound":
+        (tmp_path / "large").touch()
+        with (tmp_path / "large").open("wb") as file:
+            file.truncate(1 << 40)
+        options = {"manifest": {**INLINE, "filesystem": {"read": [str(tmp_path)]}}}
+        result = client.run(["/bin/true"], collect=[f"{tmp_path}/large"], **options)
+        assert f"{tmp_path}/large" not in result.files
+    else:
+        result = client.run(["/usr/bin/truncate", "-s", "1T", "/tmp/large"], collect=["/tmp/large"])
+        assert (result.exit_code, result.files) == (0, {})
