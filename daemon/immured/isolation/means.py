@@ -42,7 +42,7 @@ _CPU_GRACE_S: Final = 2  # RLIMIT_CPU stands behind the watch, which says the ca
 _SECOND: Final = 10**9
 _MEMLOCK: Final = 8 << 20
 _ALWAYS: Final = {
-    resource.RLIMIT_CORE: 0,
+    resource.RLIMIT_CORE: 1,  # 0 keeps files from being written, and 1 the host's handler from being started too
     resource.RLIMIT_STACK: 8 << 20,
     resource.RLIMIT_MSGQUEUE: 819_200,
     resource.RLIMIT_SIGPENDING: 1024,
