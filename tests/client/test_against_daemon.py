@@ -67,6 +67,14 @@ def test_input_that_is_not_read_hinders_nobody(client: Client) -> None:
     assert client.run(["/bin/true"], stdin=bytes(5_000_000)).ok
 
 
+def test_a_plan_with_passed_descriptors_is_told(client: Client, daemon: ThrowawayDaemon) -> None:
+    async def asked() -> object:
+        async with asynchronous(daemon) as other:
+            return (await other.plan(["/bin/true"], fds={0: 0}))["steps"]
+
+    assert client.plan(["/bin/true"], fds={0: 0})["steps"] == asyncio.run(asked())
+
+
 def test_files_go_in_and_come_back(client: Client) -> None:
     result = client.run(
         ["/bin/cp", "/tmp/in", "/tmp/out"], files={"/tmp/in": b"content"}, collect=["/tmp/out", "/tmp/no"]

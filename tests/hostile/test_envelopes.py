@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -152,6 +153,21 @@ def test_a_wrong_command_gets_its_code_and_a_remedy(connection: Connection, admi
 def test_a_misspelt_name_is_answered_with_the_nearest(connection: Connection, admin: PrivateKey) -> None:
     reply = connection.ask(command(connection.daemon_id, args={"argv": ["/bin/true"], "limts": {}}), admin)
     assert "limits" in reply["error"]["message"] + reply["error"]["remedy"]
+
+
+def test_a_nonce_that_can_be_read_is_in_the_refusal(connection: Connection, admin: PrivateKey) -> None:
+    nonce = os.urandom(16)
+    assert connection.ask(command(connection.daemon_id, nonce=nonce, nonse=b"x"), admin)["re"] == nonce
+
+
+def test_a_client_that_says_no_more_has_ended_its_input(connection: Connection, admin: PrivateKey) -> None:
+    connection.frame(
+        sealed(msgpack.packb(command(connection.daemon_id, args={"argv": ["/bin/cat"], "stream": True})), [admin])
+    )
+    connection.socket.shutdown(socket.SHUT_WR)
+    reply = connection.reply()
+    assert reply is not None
+    assert reply["result"]["cause"] == "exited"
 
 
 def test_duplicate_keys_in_a_payload_are_refused(connection: Connection, admin: PrivateKey) -> None:

@@ -151,6 +151,12 @@ def test_what_expired_before_the_start_is_not_restored() -> None:
     assert record.restore(KEY, NONCE, DIGEST, 1000, EXP, intent=RECEIPT, now=EXP + SKEW_MS) is None
 
 
+def test_what_was_not_restored_cannot_act_after_the_clock_is_set_back() -> None:
+    record = ReplayRecord()
+    record.restore(KEY, NONCE, DIGEST, 1000, EXP, intent=RECEIPT, now=EXP + SKEW_MS)
+    assert code(lambda: again(record, now=NOW)) == "expired"
+
+
 class Replays(RuleBasedStateMachine):
     """Whatever happens in whatever order: a nonce is given out at most once while its window is open."""
 

@@ -123,7 +123,7 @@ class AsyncClient:
     async def plan(self, argv: Sequence[Text], **options: Unpack[RunOptions]) -> Mapping[str, object]:
         """As `Client.plan`."""
         order = arguments(argv, **options)
-        return (await self.call("plan", order.args, fds=order.fds)).result
+        return (await self.call("plan", order.args)).result
 
     async def status(self) -> Mapping[str, object]:
         """As `Client.status`."""

@@ -141,7 +141,7 @@ class Client:
     def plan(self, argv: Sequence[Text], **options: Unpack[RunOptions]) -> Mapping[str, object]:
         """What `run` would do with these arguments, step by step, and what would enforce each limit. Runs nothing."""
         order = arguments(argv, **options)
-        return self.call("plan", order.args, fds=order.fds).result
+        return self.call("plan", order.args).result
 
     def status(self) -> Mapping[str, object]:
         """The daemon's facts: version, live runs, controllers, enforcement, the ledger's size."""

@@ -146,8 +146,11 @@ class ReplayRecord:
         intent: Receipt | None,
         now: int,
     ) -> Claim | None:
-        """At start, from the ledger: a nonce that acted, done as far as a retry goes. None: its time is over."""
-        if exp + SKEW_MS <= now:
+        """At start, from the ledger: a nonce that acted, done as far as a retry goes. None: its time is over, and stays
+        over where the clock is set back later.
+        """
+        self.forget(now)
+        if exp + SKEW_MS <= self._horizon:
             return None
         claim = Claim(key_id, nonce, digest, uid, exp)
         claim.state = _State.DONE

@@ -74,6 +74,7 @@ class Channel:
         "in_flight",
         "number",
         "on_closed",
+        "on_last_word",
         "peer",
     )
 
@@ -99,6 +100,7 @@ class Channel:
         self.closed = False
         self.in_flight = 0
         self.on_closed: dict[object, Callable[[], None]] = {}
+        self.on_last_word: dict[object, Callable[[], None]] = {}
 
     def start(self) -> None:
         """Begin to read."""
@@ -260,6 +262,8 @@ class Channel:
             self.close()
             return
         self._half_closed = True
+        for callback in list(self.on_last_word.values()):
+            callback()
         self._maybe_finish()
         self._update_reading()
 

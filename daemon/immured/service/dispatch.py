@@ -33,6 +33,7 @@ from immured.wire.messages import (
     Receipt,
     Reply,
     check_window,
+    nonce_in,
     parse_command,
     parse_data,
 )
@@ -121,7 +122,8 @@ class Dispatcher:
             verdict = service.replay.claim(key_id, command.nonce, digest, actor.uid, command.exp, now)
         except Refused as error:
             descriptors.close()
-            self._spawn(channel, self._turn_away(channel, error, actor, command, digest))
+            nonce = nonce_in(envelope.payload) if command is None else command.nonce
+            self._spawn(channel, self._turn_away(channel, error, actor, command, nonce, digest))
             return
         if isinstance(verdict, Claim):
             request = Request(channel, command, digest, actor, verdict, descriptors)
@@ -147,22 +149,26 @@ class Dispatcher:
         self._send(channel, reply)
 
     async def _turn_away(
-        self, channel: Channel, error: Refused, actor: Actor, command: Command | None, digest: bytes
+        self,
+        channel: Channel,
+        error: Refused,
+        actor: Actor,
+        command: Command | None,
+        nonce: bytes | None,
+        digest: bytes,
     ) -> None:
         """Refused before its nonce was claimed: anybody may be repeating somebody's signed bytes."""
         receipt = None
         if error.retry:
             pass
-        elif self._service.denials.admit(actor.uid):
+        elif self._service.denials.admit(actor.uid, digest):
             said: dict[str, object] = {"payload": digest.hex()}
             if command is not None:
                 said |= {"cmd": command.cmd, "nonce": command.nonce.hex()}
             receipt = await self._enter_denial(error, actor, said)
         else:
             self._service.misbehaviour.add(actor.uid, error.code)
-        self._send(
-            channel, Reply.refusal(error, re=None if command is None else command.nonce, req=digest, receipt=receipt)
-        )
+        self._send(channel, Reply.refusal(error, re=nonce, req=digest, receipt=receipt))
 
     async def _serve(self, request: Request, work: Awaitable[Answer]) -> None:
         service = self._service

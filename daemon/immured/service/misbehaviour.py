@@ -39,21 +39,24 @@ class Misbehaviour:
 
 
 class DenialBound:
-    """How many denials before the nonce was claimed are entered in full, a uid and interval: signed bytes prove their
-    signer, not who repeats them.
+    """Which denials before the nonce was claimed are entered in full: the same bytes once a uid and interval, and so
+    many different ones. Signed bytes prove their signer, not who repeats them.
     """
 
     def __init__(self, per_interval: int = 64) -> None:
         self._per_interval = per_interval
-        self._counts: Counter[int] = Counter()
+        self._entered: dict[int, set[bytes]] = {}
 
-    def admit(self, uid: int) -> bool:
-        """Whether this one gets an entry of its own."""
-        if len(self._counts) >= _MAX_UIDS and uid not in self._counts:
+    def admit(self, uid: int, digest: bytes) -> bool:
+        """Whether this one gets an entry of its own. `digest` is of its payload bytes."""
+        if len(self._entered) >= _MAX_UIDS and uid not in self._entered:
             return False
-        self._counts[uid] += 1
-        return self._counts[uid] <= self._per_interval
+        entered = self._entered.setdefault(uid, set())
+        if digest in entered or len(entered) >= self._per_interval:
+            return False
+        entered.add(digest)
+        return True
 
     def renew(self) -> None:
         """A new interval."""
-        self._counts.clear()
+        self._entered.clear()

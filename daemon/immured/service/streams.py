@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 
@@ -52,6 +53,7 @@ class Streams:
         for source in self._inputs:
             if fed:
                 feeds[self._feed_key] = source
+                channel.on_last_word[self] = functools.partial(source.feed, b"")
             elif stdin:
                 source.feed(stdin)
                 source.feed(b"")
@@ -94,6 +96,7 @@ class Streams:
     def _close_input(self) -> None:
         for source in self._inputs:
             self._feeds.pop(self._feed_key, None)
+            self._feed_key[0].on_last_word.pop(self, None)
             source.close()
 
     def _open_stdin(self, channel: Channel, stdin: bytes | None, *, fed: bool) -> int:

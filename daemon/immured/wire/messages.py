@@ -6,6 +6,7 @@ eye shut to fields that a later version may add (`parse_hello`, `parse_reply`, `
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ __all__ = [
     "check_window",
     "data_body",
     "new_nonce",
+    "nonce_in",
     "parse_command",
     "parse_data",
     "parse_hello",
@@ -116,6 +118,16 @@ def parse_command(payload: bytes) -> Command:
         tenant=fields.sized("tenant", str, 1, _MAX_NAME),
         sub=fields.sized("sub", str, 1, _MAX_NAME),
     )
+
+
+def nonce_in(payload: bytes) -> bytes | None:
+    """The nonce of a verified payload that is no command otherwise; None where there is none to be read."""
+    with contextlib.suppress(Refused):
+        value = unpack(payload)
+        nonce = value.get("nonce") if isinstance(value, dict) else None
+        if isinstance(nonce, bytes) and len(nonce) == NONCE_BYTES:
+            return nonce
+    return None
 
 
 def check_window(command: Command, now_ms: int, audiences: Collection[str]) -> None:
@@ -266,7 +278,8 @@ def data_body(re: bytes, stream: str, data: bytes) -> bytes:
 def parse_data(payload: bytes, *, strict: bool = False) -> Data:
     """The payload of a data envelope. Raises Refused `bad_command`, `unknown_field` (when strict) or `bad_msgpack`."""
     if strict:
-        fields = take(unpack(payload), "data", ("re", "stream", "data"), code="bad_command")
+        # Nobody signed it: what is far from its seven values is refused unread.
+        fields = take(unpack(payload, max_depth=2, max_items=64), "data", ("re", "stream", "data"), code="bad_command")
     else:
         fields = _lenient(payload, "data", "bad_reply")
     re = fields.sized("re", bytes, NONCE_BYTES, NONCE_BYTES)
