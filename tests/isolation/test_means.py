@@ -92,7 +92,15 @@ def test_affinity_rounds_up_to_cpus_that_there_are(cpus: str, whole: int) -> Non
 
 
 def test_affinity_holds_because_the_filter_keeps_it() -> None:
-    assert means(HYBRID, cpus="1").denied == ("sched_setaffinity",)
+    assert "sched_setaffinity" in means(HYBRID, cpus="1").denied
+
+
+def test_memory_that_no_limit_of_a_process_counts_is_not_to_be_had() -> None:
+    assert means(HYBRID).denied == ("memfd_create",)
+
+
+def test_a_controller_needs_no_help_of_the_filter() -> None:
+    assert means(FULL, cpus="1").denied == ()
 
 
 def test_the_cpu_limit_of_a_process_stands_behind_the_watch() -> None:

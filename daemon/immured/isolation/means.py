@@ -116,6 +116,8 @@ def _memory(draft: _Draft, limits: Limits, facts: HostFacts) -> None:
     else:
         # DATA does not count shared anonymous memory, AS does
         draft.rlimits[resource.RLIMIT_AS] = draft.rlimits[resource.RLIMIT_DATA] = limits.memory
+        # neither counts what is written to a memfd and never mapped; /dev/shm, the usual second choice, has a size
+        draft.denied += ("memfd_create",)
         draft.enforcement["memory"] = PROCESS_MEMORY
 
 
@@ -142,7 +144,7 @@ def _cpus(draft: _Draft, limits: Limits, facts: HostFacts) -> None:
         draft.enforcement["cpus"] = CGROUP_CPU
     else:
         draft.affinity = Step(Op.AFFINITY, (min(-(-limits.cpus // 1000), facts.cpus),))
-        draft.denied = ("sched_setaffinity",)
+        draft.denied += ("sched_setaffinity",)
         draft.enforcement["cpus"] = AFFINITY
 
 
