@@ -11,6 +11,7 @@ import time
 import pytest
 
 from immured.client.throwaway import ThrowawayDaemon
+from immured.errors import ConfigurationError
 from immured.wire.keys import PrivateKey
 from tests.hostile.raw import Connection, command
 
@@ -34,3 +35,17 @@ def test_standard_descriptors_that_are_closed_stay_nobodys(closed: tuple[int, ..
         process.terminate()
         process.wait(60)
         shutil.rmtree(unlucky.state.parent)
+
+
+def test_a_socket_that_somebody_serves_is_not_taken_away(daemon: ThrowawayDaemon) -> None:
+    second = ThrowawayDaemon(options=["--socket", str(daemon.socket)])
+    with pytest.raises(ConfigurationError) as refused, second:
+        pass
+    assert "socket_in_use" in str(refused.value.details["log"])
+
+
+def test_another_daemons_key_beside_the_socket_is_not_replaced_while_it_serves(daemon: ThrowawayDaemon) -> None:
+    second = ThrowawayDaemon(options=["--socket", str(daemon.socket.with_name("second.sock"))])
+    with pytest.raises(ConfigurationError) as refused, second:
+        pass
+    assert "socket_in_use" in str(refused.value.details["log"])

@@ -81,11 +81,15 @@ def _daemon_key(socket: Path, source: PublicKeySource | None) -> PublicKey:
     )
 
 
+_MAX_PEM = 65_536
+
+
 def _pem(source: bytes | str | os.PathLike[str], code: str) -> bytes:
     if isinstance(source, bytes):
         return source
     try:
-        return Path(source).expanduser().read_bytes()
+        with Path(source).expanduser().open("rb") as file:
+            return file.read(_MAX_PEM)
     except OSError as error:
         raise ConfigurationError(
             code, f"{os.fspath(source)}: {error.strerror}", "check the path and who may read it"

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import errno
 import hashlib
 import os
 import shutil
+import socket as socket_module
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +39,7 @@ __all__ = ["Paths", "State", "init_state", "load_state", "publish_key", "read_ma
 MANIFEST_TYPE: Final = "application/vnd.immured.manifest.v1+toml"
 _MAX_MANIFEST: Final = 256 * 1024
 _MAX_KEYRING: Final = 16 << 20
+_MAX_PUBLIC: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +200,34 @@ def read_manifests(paths: Paths, key: PublicKey) -> dict[str, Manifest]:
 
 
 def publish_key(paths: Paths, socket: Path) -> None:
-    """Put the daemon's public key beside the socket, as `daemon.pub`. Raises OSError."""
+    """Put the daemon's public key beside the socket, as `daemon.pub`.
+
+    Raises ConfigurationError `socket_in_use` where another daemon serves that socket, or has its key there; OSError.
+    """
     beside = socket.parent / "daemon.pub"
     raw = paths.daemon_public.read_bytes()
-    if not beside.exists() or beside.read_bytes() != raw:
-        write_whole(beside, raw, 0o644)
+    if _answers(socket):
+        raise ConfigurationError("socket_in_use", f"somebody serves {socket}", "stop it, or name another --socket")
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        if read_bounded(beside, _MAX_PUBLIC) == raw:
+            return
+    if beside.exists() and any(_answers(path) for path in socket.parent.iterdir()):
+        raise ConfigurationError(
+            "socket_in_use",
+            f"{beside} is the key of another daemon, which serves there",
+            "give each daemon's socket a directory of its own",
+        )
+    write_whole(beside, raw, 0o644)
+
+
+def _answers(path: Path) -> bool:
+    """Whether it is a socket that somebody listens at."""
+    with contextlib.suppress(OSError), socket_module.socket(socket_module.AF_UNIX) as client:
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            client.setblocking(False)
+            # EAGAIN: it listens, and has its hands full.
+            return client.connect_ex(os.fspath(path)) in (0, errno.EAGAIN)
+    return False
 
 
 def _fill(paths: Paths, now: datetime) -> None:
