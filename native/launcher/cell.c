@@ -26,6 +26,8 @@ static const struct { const char *knob, *value; } ipc_bounds[] = {
     {"sys/kernel/shmall", "16384"}, {"sys/kernel/msgmni", "64"}, {"sys/kernel/sem", "250 16000 100 64"},
 };
 
+enum { REAP_MS = 10 };
+
 #define cell_fail(err, ...) imd_fail((err), IMD_STAGE_CELL, errno, __VA_ARGS__)
 
 int drop_capabilities(void)
@@ -76,20 +78,24 @@ bool wait_for_death(int pidfd, int patience_ms)
   return ready > 0;
 }
 
+/* Whoever of our children is dead already. */
+static void reap_children(void)
+{
+  siginfo_t dead;
+  do
+    dead.si_pid = 0;
+  while (waitid(P_ALL, 0, &dead, WEXITED | WNOHANG | __WALL) == 0 && dead.si_pid != 0);
+}
+
 bool cell_wait(struct cell *cell, int patience_ms)
 {
   if (cell->init < 0)
     return true;
-  /* By clone(CLONE_PARENT) the payload has brothers, which are our children too: PID 1 outlives them until reaped. */
-  siginfo_t dead = {.si_pid = -1};
-  signal(SIGCHLD, SIG_IGN);
-  while (dead.si_pid != 0) {
-    dead.si_pid = 0;
-    if (waitid(P_ALL, 0, &dead, WEXITED | WNOHANG | __WALL) < 0 && errno != EINTR)
-      break;
-  }
-  if (!wait_for_death(cell->init, patience_ms))
-    return false;
+  const uint64_t start = imd_now_ns();
+  /* By clone(CLONE_PARENT) the payload has brothers, which are our children: until reaped, PID 1 outlives them. */
+  for (reap_children(); !wait_for_death(cell->init, REAP_MS); reap_children())
+    if (patience_ms >= 0 && imd_now_ns() - start >= (uint64_t)patience_ms * 1000000u)
+      return false;
   while (waitid(P_PIDFD, (id_t)cell->init, NULL, WEXITED) < 0 && errno == EINTR)
     continue;
   imd_close(&cell->init);
