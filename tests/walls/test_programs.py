@@ -89,7 +89,9 @@ print(*base.execute("select a from t").fetchone())
 
 
 def test_tls_has_its_ciphers_and_randomness(client: Client) -> None:
-    program = "import secrets, ssl; print(bool(ssl.create_default_context().get_ciphers()), len(secrets.token_bytes(8)))"
+    program = (
+        "import secrets, ssl; print(len(ssl.create_default_context().get_ciphers()) > 9, len(secrets.token_bytes(8)))"
+    )
     assert python(client, program) == "True 8\n"
 
 
