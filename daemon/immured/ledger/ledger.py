@@ -244,7 +244,7 @@ class Ledger:
         self._outstanding: set[int] = set()
         self._closed = False
 
-        # The writer thread's alone: the tree over what is durable, and what of it is signed.
+        # For whoever has the writer's turn: the tree over what is durable, and what of it is signed.
         self._tree = chain.tree.copy()
         self._durable_bytes = recovered.end
         self._signed = recovered.signed
@@ -268,8 +268,12 @@ class Ledger:
         reserves_outcome: bool = False,
         outcome_of: int | None = None,
         closing: bool = False,
+        alone: bool = False,
     ) -> Pending:
         """Queue an entry; its index and hash are fixed when this returns, its durability is the Pending's to say.
+
+        `alone` is for a caller beside whom nobody works, on a swift disk: it is then durable, or has failed, when this
+        returns, for the price of one sync in this thread.
 
         `reserves_outcome` marks an intent: it is let in only when space is kept for its outcome, which is the entry
         that names the intent's index as `outcome_of` and never lacks space. `closing` marks the daemon's last words,
@@ -296,8 +300,10 @@ class Ledger:
                 self._outstanding.discard(outcome_of)
             self._last_ns, self._end, self._next_seq, self._prev = now, end, seq + 1, leaf.hex()
             if step:
-                self._writer.submit(step + b"\n", leaf_hash(step))
-            self._writer.submit(line + b"\n", leaf)
+                self._writer.submit(step + b"\n", leaf_hash(step), rouse=not alone)
+            self._writer.submit(line + b"\n", leaf, rouse=not alone)
+        if alone:
+            self._writer.commit_here()
         return Pending(Receipt(seq, leaf), self._completion)
 
     def admit(self, n: int = 1) -> None:

@@ -1,5 +1,8 @@
 """The thread that makes queued lines durable: it takes all there are, one write, one fdatasync, then the news.
 
+A lone caller may do that work itself (`commit_here`): with nobody to share the sync with, two switches of threads cost
+more than they hide. Whoever does it has the turn; the file and what the listener keeps see one at a time.
+
 After a failed write or sync it never touches the file again: what the kernel holds of it, and what the disk holds, can
 no longer be known from here. Recovery at the next start reads the disk.
 """
@@ -18,10 +21,12 @@ from immured.ledger.storage import LogFile
 __all__ = ["GroupCommit", "Listener"]
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SWIFT_S = 0.002
+_ATTENDED = 64  # commits by others, at most, before the thread looks at what else is due
 
 
 class Listener(Protocol):
-    """Who owns the ledger's state; every method is called on the writer's thread."""
+    """Who owns the ledger's state; its methods are called by whoever has the writer's turn, one at a time."""
 
     def committed(self, leaves: list[bytes], length: int) -> None:
         """These entries, in order, `length` bytes together, are durable now."""
@@ -47,6 +52,12 @@ class GroupCommit:
         self._queue: deque[tuple[bytes, bytes]] = deque()
         self._asleep = False
         self._stopping = False
+        # Who has it may touch the file and call the listener. Taken before `_lock`, never the other way round.
+        self._turn = threading.Lock()
+        self._dead = False
+        self._swift = True  # the last sync was; a caller's own thread is not for a disk that takes its time
+        self._unattended = 0  # commits since the thread last looked at what else is due
+        self._forever = False  # it sleeps until it is roused: nothing was due when it looked
         # Held while there is nothing to do; whoever brings work to a sleeping writer releases it.
         self._work = threading.Lock()
         self._work.acquire()
@@ -55,11 +66,34 @@ class GroupCommit:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, line: bytes, leaf: bytes) -> None:
-        """Queue a line, newline included, with its leaf hash."""
+    def submit(self, line: bytes, leaf: bytes, *, rouse: bool = True) -> None:
+        """Queue a line, newline included, with its leaf hash. Without `rouse`, `commit_here` must follow."""
         with self._lock:
             self._queue.append((line, leaf))
-            self._rouse()
+            if rouse:
+                self._rouse()
+
+    def commit_here(self) -> None:
+        """Commit what is queued in the caller's own thread, where the writer is not at work and the disk is swift;
+        elsewhere rouse the writer. Raises nothing: the listener hears of a failure."""
+        if not self._swift or not self._turn.acquire(blocking=False):
+            with self._lock:
+                self._rouse()
+            return
+        try:
+            batch = [] if self._dead else self._take()
+            if batch:
+                self._commit(batch)
+        except BaseException as error:
+            self._fail(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._turn.release()
+        with self._lock:
+            self._unattended += 1
+            if self._queue or self._forever or self._unattended >= _ATTENDED:
+                self._rouse()
 
     def stop(self) -> None:
         """Write what is queued, then end the thread; returns when it has ended."""
@@ -80,8 +114,13 @@ class GroupCommit:
             while self._queue and length + len(self._queue[0][0]) <= MAX_BATCH:
                 batch.append(self._queue.popleft())
                 length += len(batch[-1][0])
-            self._asleep = not batch and not self._stopping
         return batch
+
+    def _may_sleep(self, timeout: float | None) -> bool:
+        with self._lock:
+            self._asleep = not self._queue and not self._stopping
+            self._forever = timeout is None
+            return self._asleep
 
     def _sleep(self, timeout: float | None) -> None:
         if self._work.acquire(timeout=-1 if timeout is None else max(timeout, 0.0)):
@@ -91,6 +130,18 @@ class GroupCommit:
                 self._asleep = False
                 return
         self._work.acquire()  # work came just as the time was up: take the release that came with it
+
+    def _commit(self, batch: list[tuple[bytes, bytes]]) -> None:
+        data = b"".join([line for line, _ in batch])
+        self._write(data)
+        before = time.monotonic()
+        self._log.sync()
+        self._swift = time.monotonic() - before < _SWIFT_S
+        self._listener.committed([leaf for _, leaf in batch], len(data))
+
+    def _fail(self, error: BaseException) -> None:
+        self._dead = True
+        self._listener.failed(error)
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -109,21 +160,19 @@ class GroupCommit:
 
     def _run(self) -> None:
         try:
-            timeout = self._listener.idle()
             while True:
-                batch = self._take()
-                if batch:
-                    data = b"".join([line for line, _ in batch])
-                    self._write(data)
-                    self._log.sync()
-                    self._listener.committed([leaf for _, leaf in batch], len(data))
+                with self._turn:
+                    if self._dead:
+                        return
+                    batch = self._take()
+                    if batch:
+                        self._commit(batch)
+                    with self._lock:
+                        self._unattended = 0
                     timeout = self._listener.idle()
-                    continue
-                if self._stopping:
+                if self._may_sleep(timeout):
+                    self._sleep(timeout)
+                elif self._stopping and not self._queue:
                     return
-                before = time.monotonic()
-                self._sleep(timeout)
-                if timeout is not None and time.monotonic() - before >= timeout:
-                    timeout = self._listener.idle()
         except BaseException as error:  # noqa: BLE001  whatever ends this thread, all who wait must hear of it
-            self._listener.failed(error)
+            self._fail(error)

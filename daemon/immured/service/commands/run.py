@@ -103,7 +103,11 @@ class _Execution:
         data = intent_data(request, self._arguments, self._compiled, live.sandbox)
         try:
             self._intent = service.ledger.entry(
-                entry_types.RUN_ACCEPTED, request.actor.to_map(), data, reserves_outcome=True
+                entry_types.RUN_ACCEPTED,
+                request.actor.to_map(),
+                data,
+                reserves_outcome=True,
+                alone=len(service.registry) == 1,
             )
         except Exception as error:  # noqa: BLE001 - raised again once the cell is called off
             self._refused = error
@@ -189,7 +193,11 @@ class _Execution:
         data = outcome_data(intent.seq, result, records, collected)
         try:
             finished = await self._service.ledger.entry(
-                entry_types.RUN_FINISHED, self._service.actor, data, outcome_of=intent.seq
+                entry_types.RUN_FINISHED,
+                self._service.actor,
+                data,
+                outcome_of=intent.seq,
+                alone=len(self._service.registry) == 1,
             ).durable()
         except Refused as error:
             raise ImmuredError(
