@@ -53,7 +53,12 @@ struct imd_prepare {
   uint32_t plan_length;
   uint32_t flags;                  /* enum imd_prepare_flag */
 };
-enum imd_prepare_flag { IMD_PLAN_IN_MEMFD = 1 };
+enum imd_prepare_flag {
+  IMD_PLAN_IN_MEMFD = 1,
+  /* Descriptor 0, 1 or 2 is a pipe that the broker made: the payload becomes its owner, and can open /dev/stdout anew.
+     Never so for what a client passed: it would open the other end of the client's pipe. */
+  IMD_OURS_0 = 2, IMD_OURS_1 = 4, IMD_OURS_2 = 8,
+};
 
 enum imd_cause {                   /* as in the contract; what the launcher can measure */
   IMD_CAUSE_EXITED = 1,

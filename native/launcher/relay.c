@@ -118,7 +118,7 @@ static int place_plan(const char *packet, size_t length, const struct imd_prepar
 {
   const size_t head = sizeof(struct imd_header) + sizeof *prepare;
   const bool in_memfd = prepare->flags & IMD_PLAN_IN_MEMFD;
-  if (prepare->flags & ~(uint32_t)IMD_PLAN_IN_MEMFD)
+  if (prepare->flags & ~(uint32_t)(IMD_PLAN_IN_MEMFD | IMD_OURS_0 | IMD_OURS_1 | IMD_OURS_2))
     return imd_fail(err, IMD_STAGE_PLAN, 0, "unknown flags %#x", prepare->flags);
   if (fds->count != (in_memfd ? 4 : 3))
     return imd_fail(err, IMD_STAGE_PLAN, 0, "%u descriptors came with the plan", fds->count);

@@ -118,6 +118,7 @@ static int read_order(struct warden *warden, struct order *order, size_t size, s
       prepare->plan_length > IMD_MAX_PLAN || prepare->uid == UINT32_MAX || prepare->gid == UINT32_MAX)
     return imd_fail(err, IMD_STAGE_PLAN, 0, "no order that a warden knows");
   const bool in_memfd = prepare->flags & IMD_PLAN_IN_MEMFD;
+  warden->run.ours = prepare->flags;
   const size_t offset = imd_w_plan_offset(prepare->ngroups);
   if (size != offset + (in_memfd ? 0 : prepare->plan_length))
     return imd_fail(err, IMD_STAGE_PLAN, 0, "the order is not of the length that it says");

@@ -94,7 +94,9 @@ class FakeLauncher:
         self.lost = False
         self.collected: Mapping[int, int] = {}
 
-    def prepare(self, run: int, connection: int, plan: bytes, fds: Sequence[int]) -> Awaitable[Failed | None]:
+    def prepare(
+        self, run: int, connection: int, plan: bytes, fds: Sequence[int], *, ours: Sequence[int] = ()
+    ) -> Awaitable[Failed | None]:
         if self.lost:
             raise LauncherLostError("gone")
         record = FakeRun(plan, [os.dup(fd) for fd in fds], self.loop.create_future(), self.loop.create_future())

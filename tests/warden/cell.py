@@ -196,7 +196,7 @@ class Cell:
 
     def order(self, plan: bytes, fds: Sequence[int], peer: Peer = Peer(), *, in_memfd: bool = False) -> None:
         """PREPARE, without waiting for what comes of it."""
-        body = struct.pack("=6I", peer.uid, peer.gid, len(peer.groups), len(plan), int(in_memfd), 0)
+        body = struct.pack("=6I", peer.uid, peer.gid, len(peer.groups), len(plan), int(in_memfd) | 7 * abi.OURS_0, 0)
         body += struct.pack(f"={len(peer.groups)}I", *peer.groups)
         body += b"\0" * (-(messages.HEADER.size + len(body)) % 8)
         if not in_memfd:

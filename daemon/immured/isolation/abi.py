@@ -14,6 +14,7 @@ __all__ = [
     "MAX_STEPS",
     "MAX_STRING",
     "PAYLOAD_ID",
+    "OURS_0",
     "PLAN_IN_MEMFD",
     "PLAN_MAGIC",
     "PROTOCOL_VERSION",
@@ -38,6 +39,7 @@ SLOT_SIZE: Final[int] = lib.IMD_SLOT_SIZE
 PAYLOAD_ID: Final[int] = lib.IMD_PAYLOAD_ID
 PLAN_MAGIC: Final[int] = lib.IMD_PLAN_MAGIC
 PLAN_IN_MEMFD: Final[int] = lib.IMD_PLAN_IN_MEMFD
+OURS_0: Final[int] = lib.IMD_OURS_0
 
 
 class Message(IntEnum):

@@ -209,8 +209,11 @@ class Launcher:
         """The runs that have not ended."""
         return frozenset(self._runs)
 
-    def prepare(self, run: int, connection: int, plan: bytes, fds: Sequence[int]) -> Awaitable[Failed | None]:
+    def prepare(
+        self, run: int, connection: int, plan: bytes, fds: Sequence[int], *, ours: Sequence[int] = ()
+    ) -> Awaitable[Failed | None]:
         """Send a run's plan with its descriptors 0, 1 and 2, which are only borrowed: close them once this returns.
+        `ours` names those that are pipes of this process's own: the payload may open them anew.
 
         The answer is None when the cell waits for `go`, or Failed; then the run is over and torn down. Raises
         LauncherLostError here or from the answer; OSError (EMFILE) and ValueError (a number in use) here.
@@ -223,7 +226,7 @@ class Launcher:
             raise ValueError("a run takes exactly the descriptors 0, 1 and 2")
         record = _Run(self._loop.create_future(), self._loop.create_future())
         in_memfd = len(plan) > _INLINE_PLAN
-        data = messages.encode_prepare(run, connection, plan, in_memfd=in_memfd)
+        data = messages.encode_prepare(run, connection, plan, in_memfd=in_memfd, ours=ours)
         self._runs[run] = record
         try:
             if in_memfd:

@@ -94,7 +94,11 @@ class _Execution:
             request.channel.on_closed[live] = live.kill
         try:
             self._preparing = service.launcher.prepare(
-                live.number, request.channel.number, self._compiled.plan.pack(), self._streams.payload_ends
+                live.number,
+                request.channel.number,
+                self._compiled.plan.pack(),
+                self._streams.payload_ends,
+                ours=[place for place in (0, 1, 2) if place not in self._arguments.fds],
             )
         except (LauncherLostError, OSError) as error:
             self._unsent = error
