@@ -38,8 +38,10 @@ class LauncherPort(Protocol):
     def facts(self) -> HostFacts:
         """What the host gives."""
 
-    def prepare(self, run: int, connection: int, plan: bytes, fds: Sequence[int]) -> Awaitable[Failed | None]:
-        """Send a plan; None when the cell waits for `go`."""
+    def prepare(
+        self, run: int, connection: int, plan: bytes, fds: Sequence[int], *, ours: Sequence[int] = ()
+    ) -> Awaitable[Failed | None]:
+        """Send a plan; None when the cell waits for `go`. `ours`: which descriptors are the broker's own pipes."""
 
     def go(self, run: int) -> None:
         """The intent is durable."""
