@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
 from tests.crash.leftovers import leftovers
 from tests.crash.test_kill import wait_for
+
+pytestmark = pytest.mark.needs_root
 
 
 def test_a_living_daemon_and_its_run_are_found() -> None:
