@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,19 @@ def test_without_root_only_root_itself_is_missed(report: Report) -> None:
         return [check.name for check in examine(Path("/nowhere")).checks if check.status is Status.FAIL]
 
     assert as_user(pwd.getpwnam("nobody").pw_uid, examined) == ["host.root"]
+
+
+@pytest.mark.needs_root
+@pytest.mark.vm_ok
+def test_a_chroot_is_named_as_what_forbids_user_namespaces(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from immured.host import probes_kernel, syscalls; os.chroot(sys.argv[1]); os.chdir('/');"
+        "print(probes_kernel.namespace('user', syscalls.CLONE_NEWUSER).remedy)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.startswith("in a chroot the kernel makes none: enter that root by pivot_root")
 
 
 def test_every_name_stands_once(report: Report) -> None:

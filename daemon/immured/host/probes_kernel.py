@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
@@ -85,10 +86,11 @@ def namespace(name: str, flag: int, proc: Path = Path("/proc")) -> Check:
     error = in_child(lambda: syscalls.unshare(flag))
     if error == 0:
         return Check(f"namespace.{name}", Status.OK, "can be made")
-    if name == "user" and error == 1 and _in_chroot(proc):
+    if name == "user" and error == errno.EPERM and in_child(lambda: syscalls.unshare(syscalls.CLONE_NEWNS)) == 0:
         return Check(
-            "namespace.user", Status.FAIL, "cannot be made: EPERM: this is a chroot, and the kernel makes none in one",
-            "enter that root by pivot_root (a container, systemd-nspawn), or run the daemon outside of it",
+            "namespace.user", Status.FAIL, "cannot be made, though others can: EPERM",
+            "in a chroot the kernel makes none: enter that root by pivot_root, as systemd-nspawn and containers do; "
+            "elsewhere a security module forbids it",
         )  # fmt: skip
     ceiling = proc / f"sys/user/max_{name}_namespaces"
     remedy = f"raise sysctl user.max_{name}_namespaces" if ceiling.exists() and _is_zero(ceiling) else (
@@ -97,14 +99,6 @@ def namespace(name: str, flag: int, proc: Path = Path("/proc")) -> Check:
         else f"boot a kernel that was built with the {name} namespace"
     )  # fmt: skip
     return Check(f"namespace.{name}", Status.FAIL, f"cannot be made: {errno_name(error)}", remedy)
-
-
-def _in_chroot(proc: Path) -> bool:
-    """Whether our root is not PID 1's."""
-    try:
-        return not (proc / "1/root").samefile("/")
-    except OSError:
-        return False
 
 
 def seccomp(proc: Path = Path("/proc")) -> Check:
