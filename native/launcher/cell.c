@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "cell.h"
 #include "kernel.h"
+#include "loopback.h"
 #include "util.h"
 
 #include <fcntl.h>
@@ -102,6 +103,12 @@ bool cell_wait(struct cell *cell, int patience_ms)
   return true;
 }
 
+int cell_be_patient(bool patient)
+{
+  const struct sched_param param = {0};
+  return sched_setscheduler(0, patient ? SCHED_IDLE : SCHED_OTHER, &param);
+}
+
 /* --- PID 1 ------------------------------------------------------------------------------------------------------- */
 
 static int become_inner_root(int host_proc, struct imd_error *err)
@@ -158,6 +165,9 @@ static int prepare_init(const struct cell *cell, int warden, struct imd_error *e
 {
   if (view_mount_proc(&cell->view, err) < 0 || forget_arguments(cell->config->host_proc, err) < 0)
     return -1;
+  /* While it still may: it has to be quick when it is killed. */
+  if (cell->config->idle && cell_be_patient(false) < 0)
+    return cell_fail(err, "PID 1's scheduling");
   if (make_user_namespace(cell->config->slot_base) < 0)
     return cell_fail(err, "the user namespace");
   char word;
@@ -273,7 +283,8 @@ static int make_namespaces(const struct cell *cell, struct imd_error *err)
   for (size_t i = 0; i < sizeof ipc_bounds / sizeof ipc_bounds[0]; i++)
     if (imd_write_at(cell->config->host_proc, ipc_bounds[i].knob, ipc_bounds[i].value) < 0 && errno != ENOENT)
       return cell_fail(err, "%s", ipc_bounds[i].knob);
-  return 0;
+  /* Up already, since most runs want it and it takes a while; a plan without takes it down again. */
+  return loopback_set(true, err);
 }
 
 int cell_make(struct cell *cell, const struct warden_config *config, struct imd_error *err)

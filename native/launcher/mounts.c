@@ -8,13 +8,10 @@
 
 #include <fcntl.h>
 #include <limits.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/fsuid.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
@@ -283,16 +280,6 @@ static int seal_root(const struct view *view, struct imd_error *err)
   return 0;
 }
 
-static int raise_loopback(struct imd_error *err)
-{
-  struct ifreq request = {.ifr_name = "lo"};
-  cleanup_fd int socket_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (socket_fd < 0 || ioctl(socket_fd, SIOCGIFFLAGS, &request) < 0)
-    return imd_fail(err, IMD_STAGE_NETWORK, errno, "lo");
-  request.ifr_flags |= IFF_UP | IFF_RUNNING;
-  return ioctl(socket_fd, SIOCSIFFLAGS, &request) < 0 ? imd_fail(err, IMD_STAGE_NETWORK, errno, "lo") : 0;
-}
-
 static int apply_step(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
 {
   switch (step->op) {
@@ -303,7 +290,6 @@ static int apply_step(struct work *work, const struct imd_plan_step *step, struc
   case IMD_OP_PROTECT: return apply_protect(work, step, err);
   case IMD_OP_FILE: return apply_file(work, step, err);
   case IMD_OP_SEAL_ROOT: return seal_root(&work->cell->view, err);
-  case IMD_OP_LOOPBACK: return raise_loopback(err);
   default: return 0;
   }
 }

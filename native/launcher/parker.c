@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,10 +36,12 @@ struct parker {
   uint64_t deadline;               /* once the launcher is gone */
 };
 
-_Noreturn static void become_warden(const struct parker *parker, uint64_t cell, uint32_t slot_base, int launcher)
+_Noreturn static void become_warden(const struct parker *parker, uint64_t cell, const struct imd_p_park *request,
+                                    int launcher)
 {
   struct warden_config config = *parker->config;
-  config.slot_base = slot_base;
+  config.slot_base = request->slot_base;
+  config.idle = !request->urgent;
   config.cell = cell;
   config.templated = true;
   int keep[] = {config.host_proc, config.host_mounts, config.cgroup, launcher};
@@ -59,7 +62,7 @@ static void report_gone(const struct parker *parker, uint64_t cell, int status, 
     imd_send_message(parker->launcher, IMD_P_GONE, cell, &gone, sizeof gone, 0);
 }
 
-static void park(struct parker *parker, uint64_t cell, uint32_t slot_base)
+static void park(struct parker *parker, uint64_t cell, const struct imd_p_park *request)
 {
   if (parker->count == parker->space) {
     const size_t space = parker->space ? parker->space * 2 : 64;
@@ -89,7 +92,7 @@ static void park(struct parker *parker, uint64_t cell, uint32_t slot_base)
 
   const pid_t pid = fork();
   if (pid == 0)
-    become_warden(parker, cell, slot_base, theirs);
+    become_warden(parker, cell, request, theirs);
   if (pid < 0) {
     report_gone(parker, cell, 0, errno, false);
     return;
@@ -166,6 +169,14 @@ static void report_lost(struct parker *parker)
   }
 }
 
+/* A run waits: nothing that is being parked may go on waiting for an idle processor. */
+static void hurry(const struct parker *parker)
+{
+  for (size_t i = 0; i < parker->count; i++)
+    if (parker->wardens[i].pid > 0)
+      sched_setscheduler(parker->wardens[i].pid, SCHED_OTHER, &(struct sched_param){0});
+}
+
 static void take_request(struct parker *parker)
 {
   _Alignas(8) char buffer[sizeof(struct imd_header) + sizeof(struct imd_p_park)];
@@ -178,7 +189,11 @@ static void take_request(struct parker *parker)
     struct imd_p_park request;
     memcpy(&header, buffer, sizeof header);
     memcpy(&request, buffer + sizeof header, sizeof request);
-    park(parker, header.id, request.slot_base);
+    park(parker, header.id, &request);
+    return;
+  }
+  if (got == (ssize_t)sizeof(struct imd_header) && ((const struct imd_header *)(const void *)buffer)->type == IMD_P_HURRY) {
+    hurry(parker);
     return;
   }
   /* The wardens see the end of their own sockets; we stay for their sake. */

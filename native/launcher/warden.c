@@ -3,6 +3,7 @@
 #include "cell.h"
 #include "cgroup.h"
 #include "collect.h"
+#include "loopback.h"
 #include "message.h"
 #include "mounts.h"
 #include "payload.h"
@@ -14,8 +15,11 @@
 
 #include <poll.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+
+enum { TEARDOWN_NICE = 10 };
 
 struct warden {
   struct cell cell;
@@ -151,11 +155,21 @@ static int make_cgroup(struct warden *warden, struct imd_error *err)
   return 0;
 }
 
+/* The plan's LOOPBACK finds it up; without one it must not be. */
+static int settle_network(const struct run *run, struct imd_error *err)
+{
+  struct imd_plan_cursor cursor = {.plan = run->plan};
+  for (struct imd_plan_step step; imd_plan_next(&cursor, &step);)
+    if (step.op == IMD_OP_LOOPBACK)
+      return 0;
+  return loopback_set(false, err);
+}
+
 static int prepare(struct warden *warden, struct imd_error *err)
 {
   cleanup_sources struct sources sources = {NULL, 0};
   if (make_cgroup(warden, err) < 0 || peer_open_sources(&warden->cell, &warden->run, &sources, err) < 0 ||
-      mounts_apply(&warden->cell, &warden->run, &sources, err) < 0)
+      mounts_apply(&warden->cell, &warden->run, &sources, err) < 0 || settle_network(&warden->run, err) < 0)
     return -1;
   return payload_start(&warden->payload, &warden->cell, &warden->cgroup, &warden->run, err);
 }
@@ -192,6 +206,8 @@ static void report(struct warden *warden, struct imd_outcome *outcome)
   const struct iovec body = {outcome, sizeof *outcome};
   imd_send_packet(warden->run.launcher, IMD_EXITED, warden->run.id, &body, 1, findings.fds.fd, findings.fds.count, 0);
   imd_fds_close(&findings.fds);
+  /* What is left to do has time, and whoever waits for the outcome has not. */
+  setpriority(PRIO_PROCESS, 0, TEARDOWN_NICE);
 }
 
 static void serve(struct warden *warden)
@@ -225,8 +241,15 @@ _Noreturn void warden_main(const struct warden_config *config, int launcher_fd)
 {
   struct warden warden = {.cgroup = CGROUP_NONE, .payload = PAYLOAD_NONE, .run = {.launcher = launcher_fd, .stdio = {-1, -1, -1}}};
   struct imd_error err = IMD_ERROR_INIT;
+  if (config->idle)
+    cell_be_patient(true);
   if (cell_make(&warden.cell, config, &err) < 0)
     fail(&warden, &err);
+  /* From here on it is a run's time; a payload inherits how we are scheduled. */
+  if (config->idle && cell_be_patient(false) < 0) {
+    imd_fail(&err, IMD_STAGE_CELL, errno, "scheduling");
+    fail(&warden, &err);
+  }
   if (imd_send_message(launcher_fd, IMD_W_PARKED, config->cell, NULL, 0, 0) == 0)
     serve(&warden);
   end(&warden);
