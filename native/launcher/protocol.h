@@ -34,7 +34,7 @@ struct imd_header {
 enum imd_message {
   /* broker -> launcher */
   IMD_PREPARE = 1,                 /* run: struct imd_prepare, then the plan inline, or its memfd as first descriptor */
-  IMD_GO,                          /* run: the intent is durable; exec */
+  IMD_GO,                          /* run: the intent is durable; exec, at once or as soon as it is prepared */
   IMD_KILL,                        /* run: struct imd_kill */
   IMD_CONN_CLOSED,                 /* connection: forget who it was */
   IMD_STOP,                        /* accept nobody any more; live runs go on */
@@ -42,7 +42,7 @@ enum imd_message {
   /* launcher -> broker */
   IMD_READY = 64,                  /* struct imd_ready, then the cgroup path, no NUL */
   IMD_CONN,                        /* connection: struct imd_conn, then groups; its descriptor */
-  IMD_PREPARED,                    /* run: the cell waits for GO */
+  IMD_PREPARED,                    /* run: the cell waits for GO; not sent where GO has come already */
   IMD_FAILED,                      /* run: struct imd_failed, then text; the run is over, everything is torn down */
   IMD_EXITED,                      /* run: struct imd_outcome; collected files as descriptors, in the plan's order */
 };

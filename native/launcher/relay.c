@@ -29,7 +29,7 @@ struct imd_run {
   struct imd_node node;            /* key: the broker's number */
   TAILQ_ENTRY(imd_run) link;       /* among those that wait */
   enum run_state state;
-  bool kill_sent;
+  bool go_given, kill_sent;
   struct imd_cell *cell;           /* NULL while it waits */
   char *letter;                    /* IMD_W_PREPARE's body, while it waits */
   size_t letter_size;
@@ -261,17 +261,24 @@ static void tell_warden(struct imd_launcher *launcher, struct imd_run *run, uint
     imd_pool_close(&launcher->pool, cell);
 }
 
+static void go(struct imd_launcher *launcher, struct imd_run *run)
+{
+  run->state = RUN_GOING;
+  tell_warden(launcher, run, IMD_GO, NULL, 0);
+}
+
 int imd_run_go(struct imd_launcher *launcher, uint64_t id)
 {
   struct imd_run *run = (struct imd_run *)imd_table_find(&launcher->runs, id);
   if (!run)
     return 0;                      /* it failed while GO was on its way */
-  if (run->state != RUN_PREPARED) {
-    imd_log("a GO for run %llu, which is not prepared", (unsigned long long)id);
+  if (run->go_given) {
+    imd_log("a second GO for run %llu", (unsigned long long)id);
     return -1;
   }
-  run->state = RUN_GOING;
-  tell_warden(launcher, run, IMD_GO, NULL, 0);
+  run->go_given = true;
+  if (run->state == RUN_PREPARED)
+    go(launcher, run);
   return 0;
 }
 
@@ -347,6 +354,10 @@ static bool take_from_warden(struct imd_launcher *launcher, struct imd_cell *cel
     if (run->state != RUN_PREPARING)
       return false;
     run->state = RUN_PREPARED;
+    if (run->go_given) {
+      go(launcher, run);
+      return true;
+    }
     break;
   case IMD_EXITED:
     if (run->state != RUN_GOING || size != sizeof(struct imd_outcome))

@@ -151,9 +151,10 @@ def test_a_broker_of_another_build_ends_it(broker: Broker, packet: bytes) -> Non
     assert broker.process.wait(30) == 1
 
 
-def test_go_before_prepared_ends_it(broker: Broker) -> None:
+def test_a_second_go_ends_it(broker: Broker) -> None:
     with broker.connection() as connection:
-        run = broker.prepare(connection, plan_for("never-prepared"))
+        run = broker.prepare(connection, plan_for("hold"))
+        broker.go(run)
         broker.go(run)
     assert broker.process.wait(30) == 1
 

@@ -24,6 +24,16 @@ def test_a_run_from_prepare_to_its_outcome(broker: Broker) -> None:
         assert broker.of_run(run).exited.cause == Cause.EXITED
 
 
+def test_a_go_that_comes_early_is_kept_and_prepared_is_not_told(start: Start) -> None:
+    """No cell is parked, so that it surely comes before."""
+    broker = start(slot_count=4, pool_min=0, pool_max=2)
+    broker.ready()
+    with broker.connection() as connection:
+        run = broker.prepare(connection, plan_for("true"))
+        broker.go(run)
+        assert broker.of_run(run).exited.cause == Cause.EXITED
+
+
 def test_many_runs_at_once_end_each_with_its_own_number(start: Start) -> None:
     broker = start(slot_count=64, pool_min=2, pool_max=8)
     broker.ready()

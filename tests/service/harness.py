@@ -110,7 +110,9 @@ class FakeLauncher:
         return record.prepared
 
     def go(self, run: int) -> None:
-        record = self.runs[run]
+        record = self.runs.get(run)
+        if record is None or not record.prepared.done():
+            return  # it failed before, or will go once it is prepared, which no scene waits for
         self.gone.append(run)
         argv, env = exec_step(record.plan)
         stdin, stdout, stderr = record.fds

@@ -83,6 +83,7 @@ class _Run:
     prepared: asyncio.Future[Failed | None]
     outcome: asyncio.Future[Outcome]
     taken: bool = False  # somebody holds `outcome`
+    gone: bool = False  # GO was sent; then PREPARED may never be heard of
 
 
 @dataclass(slots=True)
@@ -215,7 +216,8 @@ class Launcher:
         """Send a run's plan with its descriptors 0, 1 and 2, which are only borrowed: close them once this returns.
         `ours` names those that are pipes of this process's own: the payload may open them anew.
 
-        The answer is None when the cell waits for `go`, or Failed; then the run is over and torn down. Raises
+        The answer is None when the cell waits for `go` (at the latest when the run is over, where that came first), or
+        Failed; then the run is over and torn down. Raises
         LauncherLostError here or from the answer; OSError (EMFILE) and ValueError (a number in use) here.
         """
         if self._lost is not None:
@@ -243,8 +245,11 @@ class Launcher:
         return record.prepared
 
     def go(self, run: int) -> None:
-        """The intent is durable: let it execute. Nothing happens for a run that is over."""
-        if run in self._runs:
+        """The intent is durable: let it execute, at once or as soon as it is prepared. Nothing happens for a run that
+        is over. Call it once."""
+        record = self._runs.get(run)
+        if record is not None:
+            record.gone = True
             self._send(messages.encode_go(run))
 
     def kill(self, run: int, cause: Cause = Cause.KILLED) -> None:
@@ -404,7 +409,9 @@ class Launcher:
             exited = messages.parse_exited(body)
             run = self._runs.get(number)
             if run is not None and not run.prepared.done():
-                raise ProtocolError(f"the launcher sent EXITED for run {number}, which never was prepared")
+                if not run.gone:
+                    raise ProtocolError(f"the launcher sent EXITED for run {number}, which never was prepared")
+                run.prepared.set_result(None)
             self._run_over(number, exited, _collected(exited.collected, fds))
         elif kind == Message.READY:
             self._set_ready(messages.parse_ready(body))

@@ -161,12 +161,12 @@ class _Execution:
 
     async def _go(self) -> Outcome:
         assert self._preparing is not None  # noqa: S101 - else `_unsent` says why
-        failed = await self._preparing
-        if failed is not None:
-            return Outcome(failed)
         if not self._live.killed:
             self._live.state = RunState.RUNNING
             self._service.launcher.go(self._live.number)
+        failed = await self._preparing
+        if failed is not None:
+            return Outcome(failed)
         return await self._service.launcher.outcome(self._live.number)
 
     async def _call_off(self) -> None:
