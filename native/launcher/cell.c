@@ -103,12 +103,6 @@ bool cell_wait(struct cell *cell, int patience_ms)
   return true;
 }
 
-int cell_be_patient(bool patient)
-{
-  const struct sched_param param = {0};
-  return sched_setscheduler(0, patient ? SCHED_IDLE : SCHED_OTHER, &param);
-}
-
 /* --- PID 1 ------------------------------------------------------------------------------------------------------- */
 
 static int become_inner_root(int host_proc, struct imd_error *err)
@@ -165,9 +159,6 @@ static int prepare_init(const struct cell *cell, int warden, struct imd_error *e
 {
   if (view_mount_proc(&cell->view, err) < 0 || forget_arguments(cell->config->host_proc, err) < 0)
     return -1;
-  /* While it still may: it has to be quick when it is killed. */
-  if (cell->config->idle && cell_be_patient(false) < 0)
-    return cell_fail(err, "PID 1's scheduling");
   if (make_user_namespace(cell->config->slot_base) < 0)
     return cell_fail(err, "the user namespace");
   char word;

@@ -18,9 +18,6 @@ struct cell {
   int leash;                       /* PID 1 dies when nobody holds this any more */
 };
 
-/* SCHED_IDLE while a cell is made that nobody waits for, or as everybody else; -1 with errno. */
-int cell_be_patient(bool patient);
-
 /*
  * Makes the cell out of the calling process, which stays in the host's pid and user namespace and in the cell's mount,
  * network, IPC and UTS namespace; its children are born in the cell's pid and time namespace. The user namespace

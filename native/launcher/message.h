@@ -20,7 +20,6 @@ enum imd_w_message {
   IMD_W_PARKED = 160,              /* warden -> launcher: this cell is ready for a run */
 
   IMD_P_PARK = 192,                /* launcher -> parker, id = cell: struct imd_p_park */
-  IMD_P_HURRY,                     /* launcher -> parker: a run waits for what is being parked */
   IMD_P_CELL = 224,                /* parker -> launcher, id = cell: a warden was forked; its socket */
   IMD_P_GONE,                      /* parker -> launcher, id = cell: struct imd_p_gone; nothing of it lives any more */
 };
@@ -32,7 +31,7 @@ enum imd_w_message {
  */
 struct imd_w_prepare { uint32_t uid, gid, ngroups, plan_length, flags, reserved; };
 
-struct imd_p_park { uint32_t slot_base; uint32_t urgent; /* 1: a run waits for it */ };
+struct imd_p_park { uint32_t slot_base; uint32_t reserved; };
 
 /*
  * `status` is waitpid's; `error` is errno where no warden could be forked at all. `unsure`: it ended badly, and what

@@ -6,7 +6,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,7 +40,6 @@ _Noreturn static void become_warden(const struct parker *parker, uint64_t cell, 
 {
   struct warden_config config = *parker->config;
   config.slot_base = request->slot_base;
-  config.idle = !request->urgent;
   config.cell = cell;
   config.templated = true;
   int keep[] = {config.host_proc, config.host_mounts, config.cgroup, launcher};
@@ -169,14 +167,6 @@ static void report_lost(struct parker *parker)
   }
 }
 
-/* A run waits: nothing that is being parked may go on waiting for an idle processor. */
-static void hurry(const struct parker *parker)
-{
-  for (size_t i = 0; i < parker->count; i++)
-    if (parker->wardens[i].pid > 0)
-      sched_setscheduler(parker->wardens[i].pid, SCHED_OTHER, &(struct sched_param){0});
-}
-
 static void take_request(struct parker *parker)
 {
   _Alignas(8) char buffer[sizeof(struct imd_header) + sizeof(struct imd_p_park)];
@@ -190,10 +180,6 @@ static void take_request(struct parker *parker)
     memcpy(&header, buffer, sizeof header);
     memcpy(&request, buffer + sizeof header, sizeof request);
     park(parker, header.id, &request);
-    return;
-  }
-  if (got == (ssize_t)sizeof(struct imd_header) && ((const struct imd_header *)(const void *)buffer)->type == IMD_P_HURRY) {
-    hurry(parker);
     return;
   }
   /* The wardens see the end of their own sockets; we stay for their sake. */

@@ -91,9 +91,6 @@ struct imd_cell *imd_pool_take(struct imd_pool *pool, struct imd_run *run)
   if (!cell) {
     pool->low_water = 0;
     grow(pool);
-    /* What is being parked was not urgent until now. Lost if the parker is busy, and then it was not idle. */
-    if (pool->parking > 0)
-      imd_send_message(pool->parker, IMD_P_HURRY, 0, NULL, 0, MSG_DONTWAIT);
     return NULL;
   }
   leave(pool, cell, IMD_CELL_TAKEN);
@@ -153,7 +150,7 @@ int imd_pool_tend(struct imd_pool *pool, uint32_t waiting, bool engaged)
   while (wants_more(pool, waiting) && (pool->failures == 0 || pool->parking == 0)) {
     struct imd_cell *cell = TAILQ_FIRST(&pool->free_cells);
     const uint32_t slot = (uint32_t)(cell - pool->cells);
-    const struct imd_p_park request = {.slot_base = pool->slot_base + slot * IMD_SLOT_SIZE, .urgent = waiting > 0};
+    const struct imd_p_park request = {.slot_base = pool->slot_base + slot * IMD_SLOT_SIZE};
     if (imd_send_message(pool->parker, IMD_P_PARK, cell->number, &request, sizeof request, MSG_DONTWAIT) < 0)
       return errno == EAGAIN ? 0 : -1;
     leave(pool, cell, IMD_CELL_PARKING);

@@ -241,15 +241,8 @@ _Noreturn void warden_main(const struct warden_config *config, int launcher_fd)
 {
   struct warden warden = {.cgroup = CGROUP_NONE, .payload = PAYLOAD_NONE, .run = {.launcher = launcher_fd, .stdio = {-1, -1, -1}}};
   struct imd_error err = IMD_ERROR_INIT;
-  if (config->idle)
-    cell_be_patient(true);
   if (cell_make(&warden.cell, config, &err) < 0)
     fail(&warden, &err);
-  /* From here on it is a run's time; a payload inherits how we are scheduled. */
-  if (config->idle && cell_be_patient(false) < 0) {
-    imd_fail(&err, IMD_STAGE_CELL, errno, "scheduling");
-    fail(&warden, &err);
-  }
   if (imd_send_message(launcher_fd, IMD_W_PARKED, config->cell, NULL, 0, 0) == 0)
     serve(&warden);
   end(&warden);

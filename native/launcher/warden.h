@@ -15,7 +15,6 @@ struct warden_config {             /* filled by the launcher at start, inherited
   char *const *grant_read;         /* NULL-terminated operator grants */
   char *const *grant_write;
   uint64_t cell;                   /* number, for names and logs */
-  bool idle;                       /* park on processor time that nobody else wants */
   bool templated;                  /* the parker's mount namespace is the template of cells (template.h) */
 };
 

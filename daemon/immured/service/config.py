@@ -37,7 +37,7 @@ DEFAULT_TEXT: Final = """\
 # cgroup = "/sys/fs/cgroup/..."   # the subtree to make cgroups in; default: our own delegated one, or a new one
 # slot_base = 0x70000000          # first of the host ids for sandboxes, 65536 to each; default: a free block
 # slot_count = 511
-# pool_min = 2                    # sandboxes parked in advance
+# pool_min = 6                    # sandboxes parked in advance
 # pool_max = 16
 # open_timeout_ms = 5000          # how long the opening of a caller's path may take
 
@@ -60,7 +60,7 @@ class Config:
     cgroup: Path | None = None
     slot_base: int | None = None
     slot_count: int | None = None
-    pool_min: int = 2
+    pool_min: int = 6
     pool_max: int = 16
     open_timeout_ms: int = 5000
     misbehaviour_interval_s: int = 10
