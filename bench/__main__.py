@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import measure, report, subjects
+from immured.client.throwaway import ThrowawayDaemon
 
 
 def main() -> int:
@@ -24,7 +25,16 @@ def main() -> int:
         print("bench: bubblewrap is what this compares with: apt-get install bubblewrap", file=sys.stderr)
         return 2
     with ExitStack() as stack:
-        compared: list[subjects.Subject] = [subjects.floor(), subjects.bwrap(bwrap), subjects.Immured()]
+        daemon = stack.enter_context(ThrowawayDaemon())
+        with subjects.connect(daemon) as client:
+            view = subjects.view_of(client)
+        compared: list[subjects.Subject] = [
+            subjects.floor(),
+            subjects.bwrap(bwrap, view),
+            subjects.bwrap(bwrap),
+            subjects.Immured(daemon, native=True),
+            subjects.Immured(daemon, native=False),
+        ]
         entered = [stack.enter_context(subject) for subject in compared]
         results = {
             "burst": measure.burst(entered, runs=chosen.runs, block=chosen.block),
