@@ -125,12 +125,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 @pytest.mark.needs_root
-@pytest.mark.vm_ok
 def test_the_daemon_can_run_here(report: Report) -> None:
     assert report.able, [check for check in report.checks if check.status is Status.FAIL]
 
 
-@pytest.mark.vm_ok
 def test_every_weakness_has_its_remedy(report: Report) -> None:
     assert all(check.remedy for check in report.checks if check.status in (Status.WARN, Status.FAIL))
 
@@ -146,7 +144,6 @@ def test_without_root_only_root_itself_is_missed(report: Report) -> None:
 
 
 @pytest.mark.needs_root
-@pytest.mark.vm_ok
 def test_a_chroot_is_named_as_what_forbids_user_namespaces(tmp_path: Path) -> None:
     program = (
         "import os, sys; from immured.host import probes_kernel, syscalls; os.chroot(sys.argv[1]); os.chdir('/');"
@@ -163,7 +160,6 @@ def test_every_name_stands_once(report: Report) -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.vm_ok
 def test_no_cgroup_is_left(report: Report) -> None:
     found = probes_cgroups.mounts(Path("/proc/self/mountinfo").read_text())
     assert found.unified is not None

@@ -20,7 +20,7 @@ import pytest
 
 from immured.client.throwaway import ThrowawayDaemon
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.vm_ok]
+pytestmark = pytest.mark.needs_root
 
 PATIENCE = 120
 LASTING = ["sh", "-c", "echo up; sleep 600"]

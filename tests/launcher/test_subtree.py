@@ -14,7 +14,6 @@ from tests.launcher.harness import Broker, plan_for
 
 Start = Callable[..., Broker]
 
-pytestmark = pytest.mark.vm_ok
 
 
 def hierarchy() -> Path:

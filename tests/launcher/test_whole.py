@@ -17,7 +17,6 @@ Start = Callable[..., Broker]
 
 SLOTS = 8
 
-pytestmark = pytest.mark.vm_ok
 
 
 @pytest.fixture

@@ -18,8 +18,6 @@ from tests.seccomp.model import ALLOW, KILL, errno_action
 from tests.seccomp.programs import ATTEMPT, PRESENT, PROGRAMS, REFUSALS
 from tests.seccomp.test_libseccomp import INTERESTING
 
-pytestmark = pytest.mark.vm_ok
-
 # Calls that uprobes' own trampolines make: the kernel lets them past every filter and ends whoever else makes them.
 PAST_FILTERS = {"uprobe", "uretprobe"}
 

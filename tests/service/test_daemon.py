@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from immured.wire.frames import encode_frame
 from immured.wire.keys import PrivateKey, PublicKey
 from immured.wire.messages import COMMAND, REPLY, Command, Reply, new_nonce, parse_reply
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.vm_ok]
+pytestmark = pytest.mark.needs_root
 
 
 @pytest.fixture
@@ -251,6 +252,22 @@ def test_an_added_key_outlives_the_daemon(daemon: ThrowawayDaemon) -> None:
     with client_of(daemon) as client:
         keys: Any = client.key_list()["keys"]
     assert [record["name"] for record in keys] == ["admin", "ci"]
+
+
+def test_an_older_ledger_beside_a_newer_keyring_is_refused(daemon: ThrowawayDaemon) -> None:
+    older = daemon.state.parent / "older"
+    daemon.stop()
+    shutil.copytree(daemon.state / "ledger", older)
+    daemon.start()
+    with client_of(daemon) as client:
+        for name in ("one", "two", "three", "four"):
+            client.key_add(name, PrivateKey.generate().public, role="runner")
+    daemon.stop()
+    shutil.rmtree(daemon.state / "ledger")
+    older.rename(daemon.state / "ledger")
+    with pytest.raises(ImmuredError) as refused:
+        daemon.start()
+    assert "ledger_rolled_back" in str(refused.value.details["log"])
 
 
 def test_strangers_leave_one_entry(daemon: ThrowawayDaemon) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from immured import Client
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.vm_ok]
+pytestmark = pytest.mark.needs_root
 
 INLINE = {"schema": 1, "name": "inline", "class": "default"}
 BROTHER = """

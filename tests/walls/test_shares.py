@@ -14,7 +14,7 @@ import pytest
 from immured import Client, RunResult
 from immured.client.throwaway import ThrowawayDaemon
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.vm_ok]
+pytestmark = pytest.mark.needs_root
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PREFACE = "import ctypes, os, sys, time\nlibc = ctypes.CDLL(None, use_errno=True)\n"

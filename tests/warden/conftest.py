@@ -31,7 +31,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.needs_root)
-            item.add_marker(pytest.mark.vm_ok)  # two kernels have seen it then
 
 
 @pytest.fixture(scope="session")

@@ -70,6 +70,7 @@ async def open_all(
             recovery = Recovery(replay, state.keyring, now_ms)
             ledger = Ledger.open(state.paths.root, visit=recovery.visit)
             held.callback(ledger.close)
+            _check_not_rolled_back(state, ledger)
             if recovery.keyring is not state.keyring:
                 save_keyring(state.paths, recovery.keyring)
             socket = options.socket or state.paths.socket
@@ -87,6 +88,20 @@ async def open_all(
         held.push_async_callback(launcher.close)
         await _first_words(opened)
         yield opened
+
+
+def _check_not_rolled_back(state: State, ledger: Ledger) -> None:
+    """The keyring holds the effect of an entry that the ledger has not: an older ledger was put in its place.
+
+    Only that much shows from inside; an older copy of the whole directory takes a witness to find.
+    """
+    size = ledger.status().entries
+    if state.keyring.as_of >= size:
+        raise ConfigurationError(
+            "ledger_rolled_back",
+            f"the keyring knows of entry {state.keyring.as_of}, and the ledger ends at {size - 1}",
+            "put back the ledger/ that belongs to this state, or restore the whole state directory from one backup",
+        )
 
 
 async def _launch(
