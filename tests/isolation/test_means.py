@@ -65,7 +65,11 @@ def test_without_controllers_the_cgroup_gets_none() -> None:
 
 def test_without_the_memory_controller_each_process_is_bounded() -> None:
     found = means(HYBRID, memory="64M")
-    assert rlimit(found, resource.RLIMIT_AS) == rlimit(found, resource.RLIMIT_DATA) == 64 << 20
+    assert rlimit(found, resource.RLIMIT_DATA) == 64 << 20
+
+
+def test_address_space_may_be_reserved_beyond_what_may_be_written() -> None:
+    assert rlimit(means(HYBRID, memory="64M"), resource.RLIMIT_AS) == (64 << 20) + (2 << 30)
 
 
 def test_with_the_memory_controller_address_space_is_free() -> None:

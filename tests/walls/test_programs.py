@@ -45,7 +45,7 @@ def tree() -> Iterator[Path]:
 def test_threads(client: Client) -> None:
     program = """
 from concurrent.futures import ThreadPoolExecutor
-with ThreadPoolExecutor(8) as pool:
+with ThreadPoolExecutor(16) as pool:
     print(sum(pool.map(int, range(100))))
 """
     assert python(client, program) == "4950\n"

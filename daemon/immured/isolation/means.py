@@ -40,6 +40,7 @@ WEAKER: Final = frozenset({PROCESS_MEMORY, UID_TASKS, AFFINITY, PROCESS_CPU, FIL
 _PERIOD_US: Final = 100_000
 _CPU_GRACE_S: Final = 2  # RLIMIT_CPU stands behind the watch, which says the cause; it must not come first
 _SECOND: Final = 10**9
+_RESERVED: Final = 2 << 30
 _MEMLOCK: Final = 8 << 20
 _ALWAYS: Final = {
     resource.RLIMIT_CORE: 1,  # 0 keeps files from being written, and 1 the host's handler from being started too
@@ -114,8 +115,10 @@ def _memory(draft: _Draft, limits: Limits, facts: HostFacts) -> None:
     if "memory" in facts.controllers:
         draft.memory_max, draft.enforcement["memory"] = limits.memory, CGROUP_MEMORY
     else:
-        # DATA does not count shared anonymous memory, AS does
-        draft.rlimits[resource.RLIMIT_AS] = draft.rlimits[resource.RLIMIT_DATA] = limits.memory
+        # DATA counts what is private and may be written. Shared anonymous memory only AS counts, and AS counts what is
+        # merely reserved too: without room for that neither Node nor sixteen threads of glibc's start.
+        draft.rlimits[resource.RLIMIT_DATA] = limits.memory
+        draft.rlimits[resource.RLIMIT_AS] = limits.memory + _RESERVED
         # neither counts what is written to a memfd and never mapped; /dev/shm, the usual second choice, has a size
         draft.denied += ("memfd_create",)
         draft.enforcement["memory"] = PROCESS_MEMORY
