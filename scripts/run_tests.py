@@ -33,11 +33,13 @@ def vm_runner() -> str | None:
     return str(Path(named).resolve()) if named and os.access(named, os.X_OK) else None
 
 
-def step(title: str, command: list[str]) -> int:
+def step(title: str, command: list[str], environment: dict[str, str] | None = None) -> int:
     """Run one part of the suite and say how long it took; its exit status."""
     print(f"== {title}", flush=True)
     started = time.monotonic()
-    status = subprocess.run(command, cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode
+    status = subprocess.run(
+        command, cwd=ROOT, check=False, stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
+    ).returncode
     verdict = "passed" if status == 0 else f"exit {status}"
     print(f"== {title}: {verdict} in {time.monotonic() - started:.0f} s", flush=True)
     return status
@@ -66,6 +68,12 @@ def main() -> int:
             failed |= step("mypy", [sys.executable, "-m", "mypy"]) != 0
         follows = ["--vm-follows"] if in_vm else []
         failed |= step("the suite on this host", pytest(*follows, *extra)) != 0
+        if os.environ.get("CI") == "true":
+            sanitized = {"IMMURED_SANITIZE": "1"}
+            failed |= (
+                step("one cell, with address and undefined sanitizers", pytest("tests/warden", *follows), sanitized)
+                != 0
+            )
     if in_vm and runner is not None:
         environment = [f"-e{name}={os.environ[name]}" for name in ("CI",) if name in os.environ]
         inside = pytest("-p", "no:cacheprovider", *extra)
