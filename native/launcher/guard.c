@@ -17,10 +17,9 @@ struct result {
   struct imd_error err;
 };
 
-static int wait_for_result(const struct cell *cell, const struct run *run, int socket, struct imd_error *err)
+enum waited run_wait(const struct run *run, int fd, uint64_t deadline)
 {
-  const uint64_t deadline = imd_now_ns() + (uint64_t)cell->config->open_timeout_ms * 1000000u;
-  struct pollfd events[] = {{.fd = socket, .events = POLLIN}, {.fd = run->launcher, .events = run->over ? 0 : POLLIN}};
+  struct pollfd events[] = {{.fd = fd, .events = POLLIN}, {.fd = run->launcher, .events = run->over ? 0 : POLLIN}};
   for (;;) {
     const uint64_t now = imd_now_ns();
     const int left = deadline > now ? (int)((deadline - now + 999999) / 1000000) : 0;
@@ -28,13 +27,25 @@ static int wait_for_result(const struct cell *cell, const struct run *run, int s
     if (ready < 0 && errno == EINTR)
       continue;
     if (ready < 0)
-      return imd_fail(err, IMD_STAGE_MOUNT, errno, "waiting for a file system");
+      return WAITED_IN_VAIN;
     if (events[0].revents)
-      return 0;
+      return WAITED_READY;
     if (events[1].revents)
-      return imd_fail(err, IMD_STAGE_KILLED, 0, "killed while waiting for a file system of the caller's");
+      return WAITED_KILLED;
     if (left == 0)
-      return imd_fail(err, IMD_STAGE_DEADLINE, ETIMEDOUT, "a file system of the caller's did not answer");
+      return WAITED_TOO_LONG;
+  }
+}
+
+static int wait_for_result(const struct cell *cell, const struct run *run, int socket, struct imd_error *err)
+{
+  switch (run_wait(run, socket, imd_now_ns() + (uint64_t)cell->config->open_timeout_ms * 1000000u)) {
+  case WAITED_READY: return 0;
+  case WAITED_KILLED:
+    return imd_fail(err, IMD_STAGE_KILLED, 0, "killed while waiting for a file system of the caller's");
+  case WAITED_TOO_LONG:
+    return imd_fail(err, IMD_STAGE_DEADLINE, ETIMEDOUT, "a file system of the caller's did not answer");
+  default: return imd_fail(err, IMD_STAGE_MOUNT, errno, "waiting for a file system");
   }
 }
 

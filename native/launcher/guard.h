@@ -7,6 +7,12 @@
 #include "message.h"
 #include "run.h"
 
+/* How a wait for one of our own children ended; WAITED_IN_VAIN: poll failed, with errno. */
+enum waited { WAITED_READY, WAITED_KILLED, WAITED_TOO_LONG, WAITED_IN_VAIN };
+
+/* Until `fd` can be read, the launcher has something to say (unless the run is over), or imd_now_ns is `deadline`. */
+enum waited run_wait(const struct run *run, int fd, uint64_t deadline);
+
 /* What such work brings back: descriptors, and which of the things asked for they are. */
 struct findings {
   struct imd_fds fds;

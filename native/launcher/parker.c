@@ -35,11 +35,10 @@ struct parker {
   uint64_t deadline;               /* once the launcher is gone */
 };
 
-_Noreturn static void become_warden(const struct parker *parker, uint64_t cell, const struct imd_p_park *request,
-                                    int launcher)
+_Noreturn static void become_warden(const struct parker *parker, uint64_t cell, uint32_t slot_base, int launcher)
 {
   struct warden_config config = *parker->config;
-  config.slot_base = request->slot_base;
+  config.slot_base = slot_base;
   config.cell = cell;
   config.templated = true;
   int keep[] = {config.host_proc, config.host_mounts, config.cgroup, launcher};
@@ -60,7 +59,7 @@ static void report_gone(const struct parker *parker, uint64_t cell, int status, 
     imd_send_message(parker->launcher, IMD_P_GONE, cell, &gone, sizeof gone, 0);
 }
 
-static void park(struct parker *parker, uint64_t cell, const struct imd_p_park *request)
+static void park(struct parker *parker, uint64_t cell, uint32_t slot_base)
 {
   if (parker->count == parker->space) {
     const size_t space = parker->space ? parker->space * 2 : 64;
@@ -90,7 +89,7 @@ static void park(struct parker *parker, uint64_t cell, const struct imd_p_park *
 
   const pid_t pid = fork();
   if (pid == 0)
-    become_warden(parker, cell, request, theirs);
+    become_warden(parker, cell, slot_base, theirs);
   if (pid < 0) {
     report_gone(parker, cell, 0, errno, false);
     return;
@@ -179,7 +178,7 @@ static void take_request(struct parker *parker)
     struct imd_p_park request;
     memcpy(&header, buffer, sizeof header);
     memcpy(&request, buffer + sizeof header, sizeof request);
-    park(parker, header.id, &request);
+    park(parker, header.id, request.slot_base);
     return;
   }
   /* The wardens see the end of their own sockets; we stay for their sake. */

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "payload.h"
+#include "guard.h"
 #include "kernel.h"
 #include "plan.h"
 #include "util.h"
@@ -10,7 +11,6 @@
 #include <linux/filter.h>
 #include <linux/keyctl.h>
 #include <linux/seccomp.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -286,22 +286,12 @@ static int check_stdio(int fd, int number, const struct run *run, struct imd_err
 static int wait_until_ready(const struct payload *payload, const struct run *run, int timeout_ms,
                             struct imd_error *err)
 {
-  const uint64_t deadline = imd_now_ns() + (uint64_t)timeout_ms * 1000000u;
-  struct pollfd events[] = {{.fd = payload->channel, .events = POLLIN}, {.fd = run->launcher, .events = POLLIN}};
-  for (;;) {
-    const uint64_t now = imd_now_ns();
-    const int left = deadline > now ? (int)((deadline - now + 999999) / 1000000) : 0;
-    const int ready = poll(events, 2, left);
-    if (ready < 0 && errno == EINTR)
-      continue;
-    if (ready < 0)
-      return process_fail(err, "waiting for the payload");
-    if (events[0].revents)
-      break;
-    if (events[1].revents)
-      return imd_fail(err, IMD_STAGE_KILLED, 0, "killed while the payload was being prepared");
-    if (left == 0)
-      return imd_fail(err, IMD_STAGE_DEADLINE, ETIMEDOUT, "the working directory did not answer");
+  switch (run_wait(run, payload->channel, imd_now_ns() + (uint64_t)timeout_ms * 1000000u)) {
+  case WAITED_READY: break;
+  case WAITED_KILLED: return imd_fail(err, IMD_STAGE_KILLED, 0, "killed while the payload was being prepared");
+  case WAITED_TOO_LONG:
+    return imd_fail(err, IMD_STAGE_DEADLINE, ETIMEDOUT, "the working directory did not answer");
+  default: return process_fail(err, "waiting for the payload");
   }
   struct imd_error said;
   const ssize_t got = recv(payload->channel, &said, sizeof said, 0);

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "peer.h"
+#include "guard.h"
 #include "kernel.h"
 #include "message.h"
 #include "plan.h"
@@ -9,7 +10,6 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/keyctl.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -446,21 +446,11 @@ static bool find_unanswered(const struct run *run, const struct sources *sources
 static int wait_for_answer(const struct run *run, int socket, uint64_t deadline, const struct request *request,
                            struct imd_error *err)
 {
-  struct pollfd events[] = {{.fd = socket, .events = POLLIN}, {.fd = run->launcher, .events = POLLIN}};
-  for (;;) {
-    const uint64_t now = imd_now_ns();
-    const int left = deadline > now ? (int)((deadline - now + 999999) / 1000000) : 0;
-    const int ready = poll(events, 2, left);
-    if (ready < 0 && errno == EINTR)
-      continue;
-    if (ready < 0)
-      return imd_fail(err, IMD_STAGE_OPEN, errno, "%s", request->path);
-    if (events[0].revents)
-      return 0;
-    if (events[1].revents)
-      return imd_fail(err, IMD_STAGE_KILLED, 0, "killed while %s was being opened", request->path);
-    if (left == 0)
-      return imd_fail(err, IMD_STAGE_DEADLINE, ETIMEDOUT, "%s did not answer", request->path);
+  switch (run_wait(run, socket, deadline)) {
+  case WAITED_READY: return 0;
+  case WAITED_KILLED: return imd_fail(err, IMD_STAGE_KILLED, 0, "killed while %s was being opened", request->path);
+  case WAITED_TOO_LONG: return imd_fail(err, IMD_STAGE_DEADLINE, ETIMEDOUT, "%s did not answer", request->path);
+  default: return imd_fail(err, IMD_STAGE_OPEN, errno, "%s", request->path);
   }
 }
 
