@@ -26,7 +26,7 @@ def main() -> int:
         return 2
     with ExitStack() as stack:
         daemon = stack.enter_context(ThrowawayDaemon())
-        with subjects.connect(daemon) as client:
+        with daemon.client() as client:
             view = subjects.view_of(client)
         compared: list[subjects.Subject] = [
             subjects.floor(),

@@ -126,7 +126,7 @@ class Immured:
             client = compiled("client", "-lsodium")
             self._process = _answering([str(client), str(self._daemon.socket), seed, daemon_key, COMMAND])
         else:
-            self._client = connect(self._daemon)
+            self._client = self._daemon.client()
         return self
 
     def __exit__(
@@ -167,10 +167,6 @@ def _raw_seed(pem: Path) -> str:
     """A throw-away daemon's admin key, in hex: for a client that reads no PEM."""
     key = load_pem_private_key(pem.read_bytes(), None)
     return key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()).hex()
-
-
-def connect(daemon: ThrowawayDaemon) -> Client:
-    return Client(socket=str(daemon.socket), key=str(daemon.admin_key), daemon_key=str(daemon.daemon_key))
 
 
 def _answering(command: Sequence[str], *, descriptors: Sequence[int] = ()) -> subprocess.Popen[str]:

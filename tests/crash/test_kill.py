@@ -14,7 +14,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
 from immured.errors import ImmuredError
 from tests.crash.leftovers import leftovers
@@ -38,11 +37,7 @@ class Load:
     def _work(self, seed: int) -> None:
         choose = random.Random(seed)
         try:
-            with Client(
-                socket=str(self._daemon.socket),
-                key=str(self._daemon.admin_key),
-                daemon_key=str(self._daemon.daemon_key),
-            ) as client:
+            with self._daemon.client() as client:
                 while True:
                     result = client.run(choose.choice(COMMANDS), limits={"wall": "30s"})
                     self.acknowledged.append((result.receipt.seq, result.receipt.leaf))
@@ -91,7 +86,7 @@ def test_a_hundred_kills_under_load_lose_nothing_and_leave_nothing(tmp_path: Pat
 
     with (
         ThrowawayDaemon(state=state) as daemon,
-        Client(socket=str(daemon.socket), key=str(daemon.admin_key), daemon_key=str(daemon.daemon_key)) as client,
+        daemon.client() as client,
     ):
         assert client.run(["/bin/true"]).exit_code == 0
     assert ThrowawayDaemon.immure("ledger", "verify", "--state", str(state)).returncode == 0

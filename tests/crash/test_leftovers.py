@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
 from tests.crash.leftovers import leftovers
 from tests.crash.test_kill import wait_for
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.needs_root
 def test_a_living_daemon_and_its_run_are_found() -> None:
     with (
         ThrowawayDaemon() as daemon,
-        Client(socket=str(daemon.socket), key=str(daemon.admin_key), daemon_key=str(daemon.daemon_key)) as client,
+        daemon.client() as client,
     ):
         running = threading.Thread(target=client.run, args=(["/bin/sleep", "2"],))
         running.start()

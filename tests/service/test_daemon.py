@@ -34,10 +34,6 @@ def daemon() -> Iterator[ThrowawayDaemon]:
         yield running
 
 
-def client_of(daemon: ThrowawayDaemon) -> Client:
-    return Client(socket=str(daemon.socket), key=str(daemon.admin_key), daemon_key=str(daemon.daemon_key))
-
-
 def entries(daemon: ThrowawayDaemon, kind: str) -> list[dict[str, Any]]:
     lines = (daemon.state / "ledger" / "current.jsonl").read_bytes().split(b"\n")
     found = [json.loads(line) for line in lines if line.startswith(b"{")]
@@ -74,7 +70,7 @@ def test_a_second_daemon_is_refused_at_once(daemon: ThrowawayDaemon) -> None:
     assert second.returncode == 1
     assert "state_in_use" in second.stderr
     assert str(daemon.pid) in second.stderr
-    with client_of(daemon) as client:
+    with daemon.client() as client:
         assert client.run(["/bin/true"]).ok
 
 
@@ -85,7 +81,7 @@ def test_what_is_no_state_directory_is_refused_with_the_remedy(tmp_path: Path) -
 
 
 def test_two_daemons_serve_side_by_side(daemon: ThrowawayDaemon) -> None:
-    with ThrowawayDaemon() as other, client_of(daemon) as one, client_of(other) as two:
+    with ThrowawayDaemon() as other, daemon.client() as one, other.client() as two:
         assert one.run(["/bin/echo", "one"]).stdout == b"one\n"
         assert two.run(["/bin/echo", "two"]).stdout == b"two\n"
         ids = [client.status()["host"]["slot_base"] for client in (one, two)]  # type: ignore[index]
@@ -93,7 +89,7 @@ def test_two_daemons_serve_side_by_side(daemon: ThrowawayDaemon) -> None:
 
 
 def test_a_stop_lets_live_runs_end_and_records_all(daemon: ThrowawayDaemon) -> None:
-    with client_of(daemon) as client:
+    with daemon.client() as client:
         results = []
         thread = in_background(lambda: results.append(client.run(["/bin/sh", "-c", "sleep 1; echo done"])))
         until(lambda: entries(daemon, "run.accepted"))
@@ -110,7 +106,7 @@ def test_a_stop_ends_by_its_deadline(daemon: ThrowawayDaemon) -> None:
     text = (daemon.state / "config.toml").read_text().replace("# stop_deadline_s = 10", "stop_deadline_s = 1")
     (daemon.state / "config.toml").write_text(text)
     daemon.start()
-    with client_of(daemon) as client:
+    with daemon.client() as client:
         results = []
         thread = in_background(lambda: results.append(client.run(["/bin/sleep", "55"])))
         until(lambda: entries(daemon, "run.accepted"))
@@ -123,10 +119,10 @@ def test_a_stop_ends_by_its_deadline(daemon: ThrowawayDaemon) -> None:
 
 
 def test_nothing_new_begins_while_it_stops(daemon: ThrowawayDaemon) -> None:
-    with client_of(daemon) as client:
+    with daemon.client() as client:
         thread = in_background(lambda: client.run(["/bin/sleep", "3"]))
         until(lambda: entries(daemon, "run.accepted"))
-        with client_of(daemon) as late:
+        with daemon.client() as late:
             late.status()
             assert daemon.process is not None
             daemon.process.send_signal(signal.SIGTERM)
@@ -139,7 +135,7 @@ def test_nothing_new_begins_while_it_stops(daemon: ThrowawayDaemon) -> None:
 
 
 def test_a_second_signal_hurries(daemon: ThrowawayDaemon) -> None:
-    with client_of(daemon) as client:
+    with daemon.client() as client:
         thread = in_background(lambda: client.run(["/bin/sleep", "55"]))
         until(lambda: entries(daemon, "run.accepted"))
         assert daemon.process is not None
@@ -228,7 +224,7 @@ def launcher_of(daemon: ThrowawayDaemon) -> int:
 
 
 def test_a_launcher_that_dies_takes_the_daemon_along_with_everything_recorded(daemon: ThrowawayDaemon) -> None:
-    with client_of(daemon) as client:
+    with daemon.client() as client:
         thread = in_background(lambda: client.run(["/bin/sleep", "55"]))
         until(lambda: entries(daemon, "run.accepted"))
         os.kill(launcher_of(daemon), signal.SIGKILL)
@@ -239,17 +235,17 @@ def test_a_launcher_that_dies_takes_the_daemon_along_with_everything_recorded(da
     assert len(entries(daemon, "daemon.stopped")) == 1
     daemon.start()
     assert len(entries(daemon, "run.lost")) == 1
-    with client_of(daemon) as client:
+    with daemon.client() as client:
         assert client.run(["/bin/true"]).ok
 
 
 def test_an_added_key_outlives_the_daemon(daemon: ThrowawayDaemon) -> None:
     key = PrivateKey.generate()
-    with client_of(daemon) as client:
+    with daemon.client() as client:
         client.key_add("ci", key.public, role="runner")
     daemon.kill()
     daemon.start()
-    with client_of(daemon) as client:
+    with daemon.client() as client:
         keys: Any = client.key_list()["keys"]
     assert [record["name"] for record in keys] == ["admin", "ci"]
 
@@ -259,7 +255,7 @@ def test_an_older_ledger_beside_a_newer_keyring_is_refused(daemon: ThrowawayDaem
     daemon.stop()
     shutil.copytree(daemon.state / "ledger", older)
     daemon.start()
-    with client_of(daemon) as client:
+    with daemon.client() as client:
         for name in ("one", "two", "three", "four"):
             client.key_add(name, PrivateKey.generate().public, role="runner")
     daemon.stop()

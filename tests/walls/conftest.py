@@ -33,7 +33,7 @@ def daemon() -> Iterator[ThrowawayDaemon]:
 
 @pytest.fixture(scope="session")
 def client(daemon: ThrowawayDaemon) -> Iterator[Client]:
-    with Client(socket=str(daemon.socket), key=str(daemon.admin_key), daemon_key=str(daemon.daemon_key)) as connected:
+    with daemon.client() as connected:
         yield connected
 
 

@@ -68,7 +68,7 @@ Run = Callable[..., RunResult]
 def run_as_caller(daemon: ThrowawayDaemon, caller_key: Path) -> Run:
     def run(argv: list[str], *, manifest: dict[str, Any] | None = None, **more: Any) -> RunResult:
         def work() -> RunResult:
-            with Client(socket=str(daemon.socket), key=str(caller_key), daemon_key=str(daemon.daemon_key)) as connected:
+            with daemon.client(caller_key) as connected:
                 return connected.run(argv, manifest=inline(manifest) if manifest is not None else None, **more)
 
         result: RunResult = as_user(CALLER, work)
@@ -181,7 +181,7 @@ def test_a_collected_symlink_brings_nothing_back(run_as_caller: Run, ground: Pat
 def test_a_key_bound_to_a_uid_is_refused_from_another(daemon: ThrowawayDaemon, caller_key: Path) -> None:
     """This very process is root, and holds the caller's key."""
     with (
-        Client(socket=str(daemon.socket), key=str(caller_key), daemon_key=str(daemon.daemon_key)) as connected,
+        daemon.client(caller_key) as connected,
         pytest.raises(ImmuredError, match="peer_not_bound"),
     ):
         connected.run(["/bin/true"])
@@ -189,7 +189,7 @@ def test_a_key_bound_to_a_uid_is_refused_from_another(daemon: ThrowawayDaemon, c
 
 def test_a_runner_may_not_add_keys(daemon: ThrowawayDaemon, caller_key: Path) -> None:
     def work() -> None:
-        with Client(socket=str(daemon.socket), key=str(caller_key), daemon_key=str(daemon.daemon_key)) as connected:
+        with daemon.client(caller_key) as connected:
             connected.key_add("more", PrivateKey.generate().public.to_pem(), role="admin")
 
     with pytest.raises(AsUserError) as refused:

@@ -32,7 +32,7 @@ def holding(daemon: ThrowawayDaemon, code: str) -> Iterator[None]:
     done = threading.Event()
 
     def run() -> None:
-        with Client(socket=str(daemon.socket), key=str(daemon.admin_key), daemon_key=str(daemon.daemon_key)) as other:
+        with daemon.client() as other:
             other.run(
                 ["/usr/bin/python3", "-c", PREFACE + code + HOLD],
                 stream=True,

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from immured.client.sync import Client
 from immured.errors import ConfigurationError
 
 __all__ = ["ThrowawayDaemon"]
@@ -63,6 +64,10 @@ class ThrowawayDaemon:
     @property
     def pid(self) -> int:
         return self._started().pid
+
+    def client(self, key: Path | None = None) -> Client:
+        """A client of it that pins its key; by default with the key that may do everything."""
+        return Client(socket=str(self.socket), key=str(key or self.admin_key), daemon_key=str(self.daemon_key))
 
     def start(self) -> ThrowawayDaemon:
         """Start and wait until it accepts connections."""
