@@ -18,7 +18,7 @@ from immured import _core
 from immured._abi import lib
 from immured.errors import ConfigurationError, Refused
 from immured.isolation import syscalls
-from immured.isolation.syscalls import Architecture
+from immured.isolation.syscalls import Architecture, Rule
 
 __all__ = ["AUDIT_ARCH", "compile_profile", "host_architecture", "profile_names"]
 
@@ -26,6 +26,7 @@ AUDIT_ARCH: Final[dict[Architecture, int]] = {"x86_64": lib.AUDIT_ARCH_X86_64, "
 _REFUSE: Final = lib.SECCOMP_RET_ERRNO | errno.EPERM
 _ABSENT: Final = lib.SECCOMP_RET_ERRNO | errno.ENOSYS
 _KILL: Final = lib.SECCOMP_RET_KILL_PROCESS
+_NOTIFY: Final = lib.SECCOMP_RET_USER_NOTIF
 
 profile_names = syscalls.profile_names
 
@@ -45,7 +46,12 @@ def host_architecture() -> Architecture:
 
 
 def compile_profile(
-    profile: str, allow: Sequence[str] = (), deny: Sequence[str] = (), arch: Architecture | None = None
+    profile: str,
+    allow: Sequence[str] = (),
+    deny: Sequence[str] = (),
+    arch: Architecture | None = None,
+    *,
+    explain: bool = False,
 ) -> bytes:
     """The filter of one run: `struct sock_filter[]`, made once per distinct request.
 
@@ -54,17 +60,21 @@ def compile_profile(
         allow: more calls, by name, or groups as `@name`. A guarded call (open, socket, clone, ...) stays guarded.
         deny: calls or groups to refuse as well, with EPERM; wins over `allow` and the profile.
         arch: the architecture; this machine's where it is None.
+        explain: the form that notifies: where the base form answers EPERM (but for what explain.toml leaves
+            unexplained), and where it allows a call that explain.toml watches. Everything else is the same.
 
     Raises:
         Refused: `manifest_invalid`: an unknown profile, call or group; an allowance of what no profile can give; a
             denial of what every program needs.
         ConfigurationError: `unsupported_architecture`.
     """
-    return _compile(profile, tuple(sorted(set(allow))), tuple(sorted(set(deny))), arch or host_architecture())
+    return _compile(profile, tuple(sorted(set(allow))), tuple(sorted(set(deny))), arch or host_architecture(), explain)
 
 
 @lru_cache(maxsize=256)
-def _compile(name: str, allow: tuple[str, ...], deny: tuple[str, ...], architecture: Architecture) -> bytes:
+def _compile(
+    name: str, allow: tuple[str, ...], deny: tuple[str, ...], architecture: Architecture, explain: bool
+) -> bytes:
     walls = syscalls.walls()
     if name not in syscalls.profile_names():
         raise _unknown("profile", name, syscalls.profile_names())
@@ -75,29 +85,42 @@ def _compile(name: str, allow: tuple[str, ...], deny: tuple[str, ...], architect
     for call in sorted(denied & walls.needed):
         raise Refused("manifest_invalid", f"syscalls.deny: no program runs without {call}", f"take {call} out of deny")
     allowed = (syscalls.profile(name).calls | added) - denied
-    return _core.seccomp_compile(
-        AUDIT_ARCH[architecture],
-        list(_rules(allowed, architecture)),
-        fallback=_REFUSE,
-        unknown=_ABSENT,
-        foreign=_KILL,
-    )
+    form = _explained if explain else _base
+    rules = [
+        (number, rule.action, rule.conditions)
+        for call, number in syscalls.numbers(architecture).items()
+        for rule in form(call, call in allowed)
+    ]
+    return _core.seccomp_compile(AUDIT_ARCH[architecture], rules, fallback=_REFUSE, unknown=_ABSENT, foreign=_KILL)
 
 
-def _rules(
-    allowed: frozenset[str], architecture: Architecture
-) -> Iterator[tuple[int, int, tuple[syscalls.Condition, ...]]]:
+def _base(call: str, allowed: bool) -> tuple[Rule, ...]:
+    """The rules of one call; where none holds it is refused."""
     walls = syscalls.walls()
-    for call, number in syscalls.numbers(architecture).items():
-        if call in walls.absent:
-            yield number, _ABSENT, ()
-        elif call not in allowed:
-            yield number, _REFUSE, ()
-        elif call in walls.guards:
-            for rule in walls.guards[call]:
-                yield number, rule.action, rule.conditions
-        else:
-            yield number, syscalls.ALLOW, ()
+    if call in walls.absent:
+        return (Rule((), _ABSENT),)
+    if not allowed:
+        return (Rule((), _REFUSE),)
+    return walls.guards.get(call, (Rule((), syscalls.ALLOW),))
+
+
+def _explained(call: str, allowed: bool) -> tuple[Rule, ...]:
+    """The rules of one call where refusals notify, and allowances of what is watched."""
+    explained = syscalls.explained()
+    base = (*_base(call, allowed), Rule((), _REFUSE))
+    if call in explained.unexplained:
+        return base
+    turned = tuple(Rule(rule.conditions, _NOTIFY if rule.action == _REFUSE else rule.action) for rule in base)
+    if call not in explained.watched:
+        return turned
+    watched = explained.watched[call]
+    if all(rule.action in (syscalls.ALLOW, _NOTIFY) for rule in turned):
+        return (Rule(watched, _NOTIFY), *turned)  # whatever the base says there, it is one of the two
+    return tuple(
+        one
+        for rule in turned
+        for one in ((Rule(watched + rule.conditions, _NOTIFY), rule) if rule.action == syscalls.ALLOW else (rule,))
+    )
 
 
 def _expand(names: Iterable[str]) -> Iterator[str]:

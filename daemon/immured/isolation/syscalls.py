@@ -22,9 +22,11 @@ from immured.errors import ConfigurationError
 __all__ = [
     "Architecture",
     "Condition",
+    "Explained",
     "Profile",
     "Rule",
     "Walls",
+    "explained",
     "groups",
     "numbers",
     "profile",
@@ -78,6 +80,18 @@ class Walls:
     absent: frozenset[str]
     needed: frozenset[str]
     guards: Mapping[str, tuple[Rule, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What the explained form of a filter turns into notifications beside refusals (profiles/seccomp/explain.toml).
+
+    `unexplained` calls are refused at once in both forms. A `watched` call notifies where all conditions hold and the
+    base form would allow it.
+    """
+
+    unexplained: frozenset[str]
+    watched: Mapping[str, tuple[Condition, ...]]
 
 
 def parse_condition(text: str) -> Condition:
@@ -187,9 +201,31 @@ def walls() -> Walls:
 
 
 @cache
+def explained() -> Explained:
+    """What a filter's explained form hands to the notifier."""
+    table = _table("explain.toml")
+    watched: dict[str, tuple[Condition, ...]] = {}
+    for group in cast("list[Mapping[str, object]]", table["watched"]):
+        try:
+            conditions = tuple(map(parse_condition, cast("list[str]", group["when"])))
+        except ValueError as fault:
+            raise _damaged("explain.toml", str(fault)) from fault
+        for call in _known("explain.toml", group["calls"]):
+            if call in watched:
+                raise _damaged("explain.toml", f"{call} is watched twice")
+            if call in walls().needed:
+                raise _damaged("explain.toml", f"{call} is needed before there is a notifier")
+            watched[call] = conditions
+    unexplained = _known("explain.toml", table["unexplained"])
+    if unexplained - walls().never:
+        raise _damaged("explain.toml", f"not refused always: {', '.join(sorted(unexplained - walls().never))}")
+    return Explained(unexplained=unexplained, watched=watched)
+
+
+@cache
 def profile_names() -> tuple[str, ...]:
     """The names of the profiles that the package holds, sorted."""
-    others = {"groups", "walls"}
+    others = {"explain", "groups", "walls"}
     listing = (entry.name for entry in files("immured").joinpath("profiles", "seccomp").iterdir())
     return tuple(sorted({name.removesuffix(".toml") for name in listing if name.endswith(".toml")} - others))
 
