@@ -45,7 +45,12 @@ class BuildNative(build_ext):
 
 core = Extension(
     "immured._core",
-    ["native/core/_core.pyx", "native/core/seccomp_compile.c", "native/core/seccomp_evaluate.c"],
+    [
+        "native/core/_core.pyx",
+        "native/core/seccomp_compile.c",
+        "native/core/seccomp_shorten.c",
+        "native/core/seccomp_evaluate.c",
+    ],
     include_dirs=["native/core", "native/launcher"],
     depends=["native/core/seccomp.h", "native/launcher/protocol.h"],
     extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", *WERROR, *HARDENING],

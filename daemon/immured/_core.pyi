@@ -32,6 +32,19 @@ def seccomp_compile(
     `unknown`; another architecture's calls, and x32's: `foreign`. Raises ValueError or OverflowError.
     """
 
+def seccomp_trace(
+    program: bytes,
+    architecture: int,
+    number: int,
+    arguments: Sequence[int] = (),
+    *,
+    instruction_pointer: int = 0,
+) -> tuple[int, int]:
+    """What `program` returns for one call, SECCOMP_RET_* with its data, and how many instructions that took.
+
+    Raises ValueError where the kernel would not take the program, OverflowError where a number does not fit.
+    """
+
 def seccomp_evaluate(
     program: bytes,
     architecture: int,
@@ -40,7 +53,4 @@ def seccomp_evaluate(
     *,
     instruction_pointer: int = 0,
 ) -> int:
-    """What `program` returns for one call: SECCOMP_RET_* with its data.
-
-    Raises ValueError where the kernel would not take the program, OverflowError where a number does not fit.
-    """
+    """What `program` returns for one call, as `seccomp_trace` without the count."""

@@ -1,6 +1,8 @@
 # cython: language_level=3, binding=True, boundscheck=True, wraparound=False
 """The part of immured that is worth C: packing plans and compiling system-call filters."""
 
+from operator import itemgetter
+
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -24,6 +26,7 @@ cdef extern from "seccomp.h":
         IMD_SECCOMP_ARGUMENTS
         IMD_SECCOMP_MAX_CONDITIONS
         IMD_SECCOMP_MAX_RULES
+        IMD_SECCOMP_MAX_TABLE
         IMD_SECCOMP_MAX_INSTRUCTIONS
         IMD_SECCOMP_RULES
         IMD_COMPARE_EQ
@@ -45,18 +48,20 @@ cdef extern from "seccomp.h":
         uint32_t argument, compare
         uint64_t value, mask
     struct imd_rule:
-        uint32_t number, action, conditions
-        imd_condition condition[8]
+        uint32_t number, action, first, conditions
     struct imd_filter:
         uint32_t architecture, fallback, unknown, foreign
         const imd_rule *rule
         size_t rules
+        const imd_condition *condition
+        size_t conditions
     struct imd_seccomp_error:
         int stage
         size_t index
         const char *text
     int imd_seccomp_compile(const imd_filter *, sock_filter *, size_t, size_t *, imd_seccomp_error *) nogil
-    int imd_seccomp_evaluate(const sock_filter *, size_t, const seccomp_data *, uint32_t *, imd_seccomp_error *) nogil
+    int imd_seccomp_check(const sock_filter *, size_t, imd_seccomp_error *) nogil
+    uint32_t imd_seccomp_run(const sock_filter *, size_t, const seccomp_data *, size_t *) nogil
 
 COMPARE_EQ = IMD_COMPARE_EQ
 COMPARE_NE = IMD_COMPARE_NE
@@ -66,6 +71,8 @@ COMPARE_GT = IMD_COMPARE_GT
 COMPARE_GE = IMD_COMPARE_GE
 COMPARE_IN = IMD_COMPARE_IN
 COMPARE_WIDE = IMD_COMPARE_WIDE
+
+NUMBER = itemgetter(0)
 
 cdef enum:
     MAX_COUNT = 0xffff
@@ -149,20 +156,34 @@ def pack_plan(steps) -> bytes:
     return packed
 
 
-cdef int fill_rule(imd_rule *rule, item) except -1:
-    cdef size_t count = 0
-    number, action, conditions = item
-    rule.number = number
-    rule.action = action
-    if len(conditions) > IMD_SECCOMP_MAX_CONDITIONS:
-        raise ValueError(f"system call {number}: at most {IMD_SECCOMP_MAX_CONDITIONS} conditions a rule")
-    for argument, compare, value, mask in conditions:
-        rule.condition[count].argument = argument
-        rule.condition[count].compare = compare
-        rule.condition[count].value = value
-        rule.condition[count].mask = mask
-        count += 1
-    rule.conditions = <uint32_t>count
+cdef size_t count_conditions(list rules) except? 0:
+    """How many conditions the rules have together; the bounds are checked here."""
+    cdef size_t total = 0
+    if len(rules) > IMD_SECCOMP_MAX_RULES:
+        raise ValueError(f"at most {IMD_SECCOMP_MAX_RULES} rules, not {len(rules)}")
+    for number, _, conditions in rules:
+        if len(conditions) > IMD_SECCOMP_MAX_CONDITIONS:
+            raise ValueError(f"system call {number}: at most {IMD_SECCOMP_MAX_CONDITIONS} conditions a rule")
+        total += <size_t>len(conditions)
+    if total > IMD_SECCOMP_MAX_TABLE:
+        raise ValueError(f"at most {IMD_SECCOMP_MAX_TABLE} conditions, not {total}")
+    return total
+
+
+cdef int fill_rules(list rules, imd_rule *rule, imd_condition *table) except -1:
+    cdef size_t used = 0
+    for number, action, conditions in rules:
+        rule.number = number
+        rule.action = action
+        rule.first = <uint32_t>used
+        for argument, compare, value, mask in conditions:
+            table[used].argument = argument
+            table[used].compare = compare
+            table[used].value = value
+            table[used].mask = mask
+            used += 1
+        rule.conditions = <uint32_t>used - rule.first
+        rule += 1
     return 0
 
 
@@ -186,43 +207,56 @@ def seccomp_compile(architecture, rules, *, fallback, unknown, foreign) -> bytes
         ValueError: a rule is malformed (it is named) or the program too long.
         OverflowError: a number does not fit.
     """
-    cdef list ordered = sorted(rules, key=lambda item: item[0])
+    cdef list ordered = sorted(rules, key=NUMBER)
     cdef size_t count = <size_t>len(ordered)
+    cdef size_t total = count_conditions(ordered)
     cdef imd_filter filter
     cdef imd_seccomp_error error
     cdef size_t length = 0
-    cdef size_t index = 0
-    cdef imd_rule *table = NULL
+    cdef imd_rule *rule = NULL
+    cdef imd_condition *condition = NULL
     cdef sock_filter *code = NULL
 
-    if count > IMD_SECCOMP_MAX_RULES:
-        raise ValueError(f"at most {IMD_SECCOMP_MAX_RULES} rules, not {count}")
-    table = <imd_rule *>calloc(count + 1, sizeof(imd_rule))
-    code = <sock_filter *>calloc(IMD_SECCOMP_MAX_INSTRUCTIONS, sizeof(sock_filter))
     try:
-        if table == NULL or code == NULL:
+        rule = <imd_rule *>calloc(count + 1, sizeof(imd_rule))
+        condition = <imd_condition *>calloc(total + 1, sizeof(imd_condition))
+        code = <sock_filter *>calloc(IMD_SECCOMP_MAX_INSTRUCTIONS, sizeof(sock_filter))
+        if rule == NULL or condition == NULL or code == NULL:
             raise MemoryError
-        for index in range(count):
-            fill_rule(&table[index], ordered[index])
+        fill_rules(ordered, rule, condition)
         filter.architecture = architecture
         filter.fallback = fallback
         filter.unknown = unknown
         filter.foreign = foreign
-        filter.rule = table
+        filter.rule = rule
         filter.rules = count
+        filter.condition = condition
+        filter.conditions = total
         if imd_seccomp_compile(&filter, code, IMD_SECCOMP_MAX_INSTRUCTIONS, &length, &error) != 0:
             text = (<bytes>error.text).decode()
             if error.stage == IMD_SECCOMP_RULES and error.index < count:
-                raise ValueError(f"system call {table[error.index].number}: {text}")
+                raise ValueError(f"system call {rule[error.index].number}: {text}")
             raise ValueError(text)
         return PyBytes_FromStringAndSize(<char *>code, <Py_ssize_t>(length * sizeof(sock_filter)))
     finally:
-        free(table)
+        free(rule)
+        free(condition)
         free(code)
 
 
-def seccomp_evaluate(program, architecture, number, arguments=(), *, instruction_pointer=0) -> int:
-    """What a filter returns for one system call, without asking the kernel.
+cdef size_t instructions_of(bytes code) except 0:
+    """How many instructions a program has that the kernel would take."""
+    cdef imd_seccomp_error error
+    cdef size_t count = <size_t>PyBytes_GET_SIZE(code) // sizeof(sock_filter)
+    if count == 0 or <size_t>PyBytes_GET_SIZE(code) % sizeof(sock_filter) != 0:
+        raise ValueError("a program is a whole number of instructions, at least one")
+    if imd_seccomp_check(<const sock_filter *>PyBytes_AS_STRING(code), count, &error) != 0:
+        raise ValueError(f"instruction {error.index}: {(<bytes>error.text).decode()}")
+    return count
+
+
+def seccomp_trace(program, architecture, number, arguments=(), *, instruction_pointer=0) -> tuple:
+    """What a filter returns for one system call, without asking the kernel, and after how many instructions.
 
     Args:
         program: `struct sock_filter[]` as bytes.
@@ -232,7 +266,7 @@ def seccomp_evaluate(program, architecture, number, arguments=(), *, instruction
         instruction_pointer: where the call is made from.
 
     Returns:
-        SECCOMP_RET_* with its data.
+        `(action, steps)`: SECCOMP_RET_* with its data, and the instructions that were executed, the return included.
 
     Raises:
         ValueError: the kernel would not take this program (the instruction is named), or there are too many arguments.
@@ -240,14 +274,11 @@ def seccomp_evaluate(program, architecture, number, arguments=(), *, instruction
     """
     cdef bytes code = bytes(program)  # whose bytes are aligned
     cdef seccomp_data data
-    cdef imd_seccomp_error error
-    cdef uint32_t action = 0
     cdef uint32_t unsigned_number = number
     cdef size_t index = 0
-    cdef Py_ssize_t count = len(code) // <Py_ssize_t>sizeof(sock_filter)
+    cdef size_t steps = 0
+    cdef size_t count = instructions_of(code)
 
-    if len(code) == 0 or len(code) % <Py_ssize_t>sizeof(sock_filter) != 0:
-        raise ValueError("a program is a whole number of instructions, at least one")
     if len(arguments) > IMD_SECCOMP_ARGUMENTS:
         raise ValueError(f"a system call has {IMD_SECCOMP_ARGUMENTS} arguments")
     memset(&data, 0, sizeof(data))
@@ -257,6 +288,10 @@ def seccomp_evaluate(program, architecture, number, arguments=(), *, instruction
     for argument in arguments:
         data.args[index] = argument
         index += 1
-    if imd_seccomp_evaluate(<const sock_filter *>PyBytes_AS_STRING(code), <size_t>count, &data, &action, &error) != 0:
-        raise ValueError(f"instruction {error.index}: {(<bytes>error.text).decode()}")
-    return action
+    action = imd_seccomp_run(<const sock_filter *>PyBytes_AS_STRING(code), count, &data, &steps)
+    return action, steps
+
+
+def seccomp_evaluate(program, architecture, number, arguments=(), *, instruction_pointer=0) -> int:
+    """What a filter returns for one system call: `seccomp_trace` without the count."""
+    return seccomp_trace(program, architecture, number, arguments, instruction_pointer=instruction_pointer)[0]

@@ -15,8 +15,9 @@
 
 enum {
   IMD_SECCOMP_ARGUMENTS = 6,
-  IMD_SECCOMP_MAX_CONDITIONS = 8,      /* of one rule */
+  IMD_SECCOMP_MAX_CONDITIONS = 16,     /* of one rule */
   IMD_SECCOMP_MAX_RULES = 2048,
+  IMD_SECCOMP_MAX_TABLE = 16384,       /* conditions of a filter */
   IMD_SECCOMP_MAX_INSTRUCTIONS = 4096, /* BPF_MAXINSNS */
 };
 
@@ -45,9 +46,8 @@ struct imd_condition {
 struct imd_rule {
   uint32_t number;
   uint32_t action;                     /* SECCOMP_RET_* with its data */
+  uint32_t first;                      /* of its conditions in the filter's */
   uint32_t conditions;
-  uint32_t reserved;
-  struct imd_condition condition[IMD_SECCOMP_MAX_CONDITIONS];
 };
 
 struct imd_filter {
@@ -55,6 +55,8 @@ struct imd_filter {
   uint32_t fallback, unknown, foreign;
   const struct imd_rule *rule;
   size_t rules;
+  const struct imd_condition *condition;
+  size_t conditions;
 };
 
 enum imd_seccomp_stage {
@@ -65,11 +67,29 @@ enum imd_seccomp_stage {
 
 struct imd_seccomp_error { enum imd_seccomp_stage stage; size_t index; const char *text; };
 
-/* Compiles into `out`, which has room for `capacity` instructions. 0, or -1 with `error`. */
+/*
+ * Compiles into `out`, which has room for `capacity` instructions. 0, or -1 with `error`. A number whose verdict depends on
+ * no argument is decided by loads of `arch` and `nr` alone: where it is ALLOW, the kernel (since 5.11) finds that out when
+ * the filter is set, and never runs the program for it.
+ */
 int imd_seccomp_compile(const struct imd_filter *filter, struct sock_filter *out, size_t capacity, size_t *length,
                         struct imd_seccomp_error *error);
 
-/* What `program` returns for `data`. 0, or -1 with `error` where the kernel would not have taken the program. */
+/* Leaves out of a program what changes no answer: loads of what A holds, jumps to jumps, what is never reached. */
+void imd_seccomp_shorten(struct sock_filter *program, size_t *length);
+
+/* Whether the kernel would take `program`. 0, or -1 with `error`. */
+int imd_seccomp_check(const struct sock_filter *program, size_t length, struct imd_seccomp_error *error);
+
+/*
+ * What a checked program returns for `data`, after `*steps` instructions (`steps` may be NULL). Reads nothing beyond the
+ * program and `data` whatever the program holds, and ends within `length` steps; where an unchecked one goes astray, the
+ * answer is SECCOMP_RET_KILL_THREAD, as the kernel's is.
+ */
+uint32_t imd_seccomp_run(const struct sock_filter *program, size_t length, const struct seccomp_data *data,
+                         size_t *steps);
+
+/* Both. 0, or -1 with `error`. */
 int imd_seccomp_evaluate(const struct sock_filter *program, size_t length, const struct seccomp_data *data,
                          uint32_t *action, struct imd_seccomp_error *error);
 

@@ -1,6 +1,9 @@
 /*
  * The compiler. Code is made from its end backwards, so that every jump's target exists before the jump: a position is
  * a distance from the program's end, and a jump's offset is the difference of two. At the end the whole is turned over.
+ *
+ * Numbers are found by binary search over stretches of neighbours with one verdict. A stretch of one number inside
+ * another's costs one comparison instead of two: the outer verdict is a leaf of the search with exceptions.
  */
 #include "seccomp.h"
 
@@ -11,6 +14,8 @@
 enum {
   REACH = 255,                         /* of a conditional jump's eight-bit offsets */
   MAX_RETURNS = 64,                    /* distinct actions whose last RET is remembered */
+  MAX_BLOCKS = 64,                     /* distinct lists of rules whose code is remembered */
+  MAX_EXCEPTIONS = 3,                  /* of one leaf: tried one after the other */
   X32_BIT = 0x40000000,
 };
 
@@ -18,16 +23,21 @@ typedef size_t position;               /* instructions between here and the end;
 
 struct returned { uint32_t action; position at; };
 
+/* One stretch of numbers with one verdict, from `first` to the next stretch: `action` where none of the rules holds. */
+struct stretch { uint32_t first, action; const struct imd_rule *rule; size_t rules; };
+
+struct block { struct stretch of; position at; };
+
 struct emitter {
+  const struct imd_filter *filter;
   struct sock_filter *code;            /* back to front */
   size_t capacity, length;
   bool full;
   struct returned known[MAX_RETURNS];
   size_t returns;
+  struct block block[MAX_BLOCKS];
+  size_t blocks;
 };
-
-/* One stretch of numbers, from `first` to the next stretch: either rules of one number, or one action for all. */
-struct stretch { uint32_t first, action; const struct imd_rule *rule; size_t rules; };
 
 static position emit(struct emitter *e, uint16_t code, uint8_t jt, uint8_t jf, uint32_t k)
 {
@@ -142,30 +152,90 @@ static position test_condition(struct emitter *e, const struct imd_condition *c,
   return fails;                        /* check_rules has refused anything else */
 }
 
-static position emit_stretch(struct emitter *e, const struct stretch *s, uint32_t fallback)
+static bool same_rule(const struct imd_filter *filter, const struct imd_rule *a, const struct imd_rule *b)
 {
-  if (s->rules == 0)
-    return give(e, s->action);
-  position next = give(e, fallback);
+  return a->action == b->action && a->conditions == b->conditions &&
+         memcmp(&filter->condition[a->first], &filter->condition[b->first],
+                a->conditions * sizeof *filter->condition) == 0;
+}
+
+static bool same_verdict(const struct imd_filter *filter, const struct stretch *a, const struct stretch *b)
+{
+  if (a->rules != b->rules || a->action != b->action)
+    return false;
+  for (size_t i = 0; i < a->rules; i++)
+    if (!same_rule(filter, &a->rule[i], &b->rule[i]))
+      return false;
+  return true;
+}
+
+static position emit_rules(struct emitter *e, const struct stretch *s)
+{
+  position next = give(e, s->action);
   for (size_t i = s->rules; i-- > 0;) {
     const struct imd_rule *rule = &s->rule[i];
     position at = give(e, rule->action);
     for (size_t c = rule->conditions; c-- > 0;)
-      at = test_condition(e, &rule->condition[c], at, next);
+      at = test_condition(e, &e->filter->condition[rule->first + c], at, next);
     next = at;
   }
   return next;
 }
 
-/* Binary search over stretches [from, to); A holds the number. Depth is the logarithm of the count. */
-static position emit_search(struct emitter *e, const struct stretch *s, size_t from, size_t to, uint32_t fallback)
+/* Code that was made for the same rules serves again: a jump to it is shorter, however far. */
+static position emit_stretch(struct emitter *e, const struct stretch *s)
+{
+  if (s->rules == 0)
+    return give(e, s->action);
+  for (size_t i = 0; i < e->blocks; i++)
+    if (same_verdict(e->filter, &e->block[i].of, s))
+      return e->block[i].at;
+  position at = emit_rules(e, s);
+  if (e->blocks < MAX_BLOCKS)
+    e->block[e->blocks++] = (struct block){ *s, at };
+  return at;
+}
+
+/* Stretches [from, to): the first's verdict, with exceptions of one number each. */
+struct leaf { size_t from, to; };
+
+/* How far the leaf that begins at `from` goes: its last stretch has the first's verdict. */
+static size_t leaf_end(const struct imd_filter *filter, const struct stretch *s, size_t from, size_t count)
+{
+  size_t end = from + 1, exceptions = 0;
+  for (size_t i = from + 1; i < count; i++) {
+    if (same_verdict(filter, &s[from], &s[i])) {
+      end = i + 1;
+      continue;
+    }
+    bool one = i + 1 < count && s[i + 1].first == s[i].first + 1;
+    if (!one || exceptions++ == MAX_EXCEPTIONS)
+      break;
+  }
+  return end;
+}
+
+static position emit_leaf(struct emitter *e, const struct stretch *s, struct leaf leaf)
+{
+  position at = emit_stretch(e, &s[leaf.from]);
+  for (size_t i = leaf.to; i-- > leaf.from + 1;) {
+    if (same_verdict(e->filter, &s[leaf.from], &s[i]))
+      continue;
+    position exception = emit_stretch(e, &s[i]);
+    at = jump(e, BPF_JEQ, s[i].first, exception, at);
+  }
+  return at;
+}
+
+/* Binary search over leaves [from, to); A holds the number. Depth is the logarithm of the count. */
+static position emit_search(struct emitter *e, const struct stretch *s, const struct leaf *leaf, size_t from, size_t to)
 {
   if (to - from == 1)
-    return emit_stretch(e, &s[from], fallback);
+    return emit_leaf(e, s, leaf[from]);
   size_t middle = from + (to - from) / 2;
-  position upper = emit_search(e, s, middle, to, fallback);
-  position lower = emit_search(e, s, from, middle, fallback);
-  return jump(e, BPF_JGE, s[middle].first, upper, lower);
+  position upper = emit_search(e, s, leaf, middle, to);
+  position lower = emit_search(e, s, leaf, from, middle);
+  return jump(e, BPF_JGE, s[leaf[middle].from].first, upper, lower);
 }
 
 static int refuse(struct imd_seccomp_error *error, enum imd_seccomp_stage stage, size_t index, const char *text)
@@ -208,8 +278,10 @@ static int check_rules(const struct imd_filter *filter, struct imd_seccomp_error
       return refuse(error, IMD_SECCOMP_RULES, i, "no system call has such a number");
     if (rule->conditions > IMD_SECCOMP_MAX_CONDITIONS)
       return refuse(error, IMD_SECCOMP_RULES, i, "too many conditions");
+    if (rule->first > filter->conditions || rule->conditions > filter->conditions - rule->first)
+      return refuse(error, IMD_SECCOMP_RULES, i, "conditions that are not there");
     for (size_t c = 0; c < rule->conditions; c++) {
-      const char *fault = fault_of(&rule->condition[c]);
+      const char *fault = fault_of(&filter->condition[rule->first + c]);
       if (fault)
         return refuse(error, IMD_SECCOMP_RULES, i, fault);
     }
@@ -217,12 +289,23 @@ static int check_rules(const struct imd_filter *filter, struct imd_seccomp_error
   return 0;
 }
 
-static void push(struct stretch *s, size_t *count, struct stretch next)
+static void push(const struct imd_filter *filter, struct stretch *s, size_t *count, struct stretch next)
 {
-  /* Neighbours with one action are one stretch. */
-  if (*count && !s[*count - 1].rules && !next.rules && s[*count - 1].action == next.action)
-    return;
-  s[(*count)++] = next;
+  if (*count == 0 || !same_verdict(filter, &s[*count - 1], &next))
+    s[(*count)++] = next;
+}
+
+/* The verdict of one number, of whose `same` rules `rule` is the first; what can never decide is left out. */
+static struct stretch stretch_of(const struct imd_filter *filter, const struct imd_rule *rule, size_t same)
+{
+  struct stretch s = { .first = rule->number, .action = filter->fallback, .rule = rule };
+  while (s.rules < same && rule[s.rules].conditions)
+    s.rules++;
+  if (s.rules < same)
+    s.action = rule[s.rules].action;
+  while (s.rules && rule[s.rules - 1].action == s.action)
+    s.rules--;
+  return s;
 }
 
 /* At most two stretches a rule and one at the end. */
@@ -236,15 +319,12 @@ static size_t make_stretches(const struct imd_filter *filter, struct stretch *s)
     while (i + same < filter->rules && filter->rule[i + same].number == rule->number)
       same++;
     if (rule->number != expected)
-      push(s, &count, (struct stretch){ .first = expected, .action = filter->unknown });
-    if (rule->conditions == 0)         /* decides alone, whatever follows it */
-      push(s, &count, (struct stretch){ .first = rule->number, .action = rule->action });
-    else
-      push(s, &count, (struct stretch){ .first = rule->number, .rule = rule, .rules = same });
+      push(filter, s, &count, (struct stretch){ .first = expected, .action = filter->unknown });
+    push(filter, s, &count, stretch_of(filter, rule, same));
     expected = rule->number + 1;
     i += same;
   }
-  push(s, &count, (struct stretch){ .first = expected, .action = filter->unknown });
+  push(filter, s, &count, (struct stretch){ .first = expected, .action = filter->unknown });
   return count;
 }
 
@@ -263,13 +343,17 @@ int imd_seccomp_compile(const struct imd_filter *filter, struct sock_filter *out
   if (check_rules(filter, error))
     return -1;
   struct stretch stretches[2 * IMD_SECCOMP_MAX_RULES + 1];
-  size_t count = make_stretches(filter, stretches);
+  struct leaf leaves[2 * IMD_SECCOMP_MAX_RULES + 1];
+  size_t count = make_stretches(filter, stretches), found = 0;
+  for (size_t from = 0; from < count; from = leaves[found++].to)
+    leaves[found] = (struct leaf){ from, leaf_end(filter, stretches, from, count) };
   struct emitter e = {
+    .filter = filter,
     .code = out,
     .capacity = capacity < IMD_SECCOMP_MAX_INSTRUCTIONS ? capacity : IMD_SECCOMP_MAX_INSTRUCTIONS,
   };
 
-  position native = emit_search(&e, stretches, 0, count, filter->fallback);
+  position native = emit_search(&e, stretches, leaves, 0, found);
   if (filter->architecture == AUDIT_ARCH_X86_64) {
     /* -1 is how a tracer skips a call; every other number with the x32 bit or above is another ABI's. */
     position unknown = give(&e, filter->unknown);
@@ -284,5 +368,6 @@ int imd_seccomp_compile(const struct imd_filter *filter, struct sock_filter *out
     return refuse(error, IMD_SECCOMP_SIZE, e.capacity, "more instructions than the kernel takes");
   turn_over(out, e.length);
   *length = e.length;
+  imd_seccomp_shorten(out, length);
   return 0;
 }

@@ -1,4 +1,7 @@
-/* The interpreter: classic BPF as seccomp(2) takes it, with the checks that the kernel makes when a filter is set. */
+/*
+ * The interpreter: classic BPF as seccomp(2) takes it, with the checks that the kernel makes when a filter is set. The
+ * launcher has it too: whoever answers a notification asks the base program what the call would have got.
+ */
 #include "seccomp.h"
 
 #include <stdbool.h>
@@ -48,7 +51,37 @@ static const char *fault_of(const struct sock_filter *i, size_t index, size_t le
   }
 }
 
-static int check(const struct sock_filter *program, size_t length, struct imd_seccomp_error *error)
+/* No memory cell is read that some way to the instruction has not written: check_load_and_stores in the kernel. */
+static int check_memory(const struct sock_filter *program, size_t length, struct imd_seccomp_error *error)
+{
+  uint16_t written = 0, on_entry[IMD_SECCOMP_MAX_INSTRUCTIONS];
+  memset(on_entry, 0xff, length * sizeof *on_entry);
+  for (size_t at = 0; at < length; at++) {
+    const struct sock_filter *i = &program[at];
+    written &= on_entry[at];
+    switch (BPF_CLASS(i->code)) {
+    case BPF_ST: case BPF_STX:
+      written |= (uint16_t)(1 << i->k);
+      break;
+    case BPF_LD: case BPF_LDX:
+      if (BPF_MODE(i->code) == BPF_MEM && !(written & 1 << i->k))
+        return refuse(error, at, "a memory cell that may not have been written");
+      break;
+    case BPF_JMP:
+      if (BPF_OP(i->code) == BPF_JA) {
+        on_entry[at + 1 + i->k] &= written;
+      } else {
+        on_entry[at + 1 + i->jt] &= written;
+        on_entry[at + 1 + i->jf] &= written;
+      }
+      written = UINT16_MAX;            /* the next instruction is entered by jumps alone */
+      break;
+    }
+  }
+  return 0;
+}
+
+int imd_seccomp_check(const struct sock_filter *program, size_t length, struct imd_seccomp_error *error)
 {
   if (length == 0 || length > IMD_SECCOMP_MAX_INSTRUCTIONS)
     return refuse(error, length, "a program has 1 to 4096 instructions");
@@ -59,7 +92,7 @@ static int check(const struct sock_filter *program, size_t length, struct imd_se
   }
   if (BPF_CLASS(program[length - 1].code) != BPF_RET)
     return refuse(error, length - 1, "the last instruction does not return");
-  return 0;
+  return check_memory(program, length, error);
 }
 
 struct machine { uint32_t a, x, memory[BPF_MEMWORDS]; };
@@ -102,39 +135,43 @@ static size_t branch(const struct machine *m, const struct sock_filter *i)
   return holds ? i->jt : i->jf;
 }
 
+/* The bounds are those of a checked program; they are kept here as well. */
 static uint32_t fetch(const struct machine *m, const struct sock_filter *i, const struct seccomp_data *data)
 {
   uint32_t word = i->k;
   switch (BPF_MODE(i->code)) {
-  case BPF_ABS: memcpy(&word, (const char *)data + i->k, sizeof word); break;
+  case BPF_ABS:
+    word = 0;
+    if (i->k <= sizeof *data - sizeof word)
+      memcpy(&word, (const char *)data + i->k, sizeof word);
+    break;
   case BPF_LEN: word = sizeof *data; break;
-  case BPF_MEM: word = m->memory[i->k]; break;
+  case BPF_MEM: word = m->memory[i->k % BPF_MEMWORDS]; break;
   }
   return word;
 }
 
-int imd_seccomp_evaluate(const struct sock_filter *program, size_t length, const struct seccomp_data *data,
-                         uint32_t *action, struct imd_seccomp_error *error)
+uint32_t imd_seccomp_run(const struct sock_filter *program, size_t length, const struct seccomp_data *data,
+                         size_t *steps)
 {
-  if (check(program, length, error))
-    return -1;
   struct machine m = { 0 };
-  *action = 0;
+  size_t unused;
+  steps = steps ? steps : &unused;
+  *steps = 0;
   for (size_t at = 0; at < length; at++) {
     const struct sock_filter *i = &program[at];
+    (*steps)++;
     switch (BPF_CLASS(i->code)) {
     case BPF_LD: m.a = fetch(&m, i, data); break;
     case BPF_LDX: m.x = fetch(&m, i, data); break;
-    case BPF_ST: m.memory[i->k] = m.a; break;
-    case BPF_STX: m.memory[i->k] = m.x; break;
+    case BPF_ST: m.memory[i->k % BPF_MEMWORDS] = m.a; break;
+    case BPF_STX: m.memory[i->k % BPF_MEMWORDS] = m.x; break;
     case BPF_ALU:
       if (!calculate(&m, i))
-        return 0;
+        return SECCOMP_RET_KILL_THREAD;
       break;
     case BPF_JMP: at += branch(&m, i); break;
-    case BPF_RET:
-      *action = BPF_RVAL(i->code) == BPF_A ? m.a : i->k;
-      return 0;
+    case BPF_RET: return BPF_RVAL(i->code) == BPF_A ? m.a : i->k;
     case BPF_MISC:
       if (BPF_MISCOP(i->code) == BPF_TAX)
         m.x = m.a;
@@ -143,5 +180,14 @@ int imd_seccomp_evaluate(const struct sock_filter *program, size_t length, const
       break;
     }
   }
+  return SECCOMP_RET_KILL_THREAD;
+}
+
+int imd_seccomp_evaluate(const struct sock_filter *program, size_t length, const struct seccomp_data *data,
+                         uint32_t *action, struct imd_seccomp_error *error)
+{
+  if (imd_seccomp_check(program, length, error))
+    return -1;
+  *action = imd_seccomp_run(program, length, data, NULL);
   return 0;
 }

@@ -42,6 +42,24 @@ def test_one_condition_means_what_it_says(condition: model.Condition, data: st.D
     assert allowed == model.holds(condition, arguments)
 
 
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_code_that_is_shared_and_shortened_answers_as_the_model_does(data: st.DataObject) -> None:
+    """Few conditions for many calls: the same lists of rules again and again, the same words loaded after another."""
+    pool = data.draw(st.lists(model.conditions(), min_size=1, max_size=4))
+    some = st.lists(st.sampled_from(pool), max_size=3).map(tuple)
+    lists = data.draw(
+        st.lists(st.lists(st.tuples(model.ACTIONS, some), min_size=1, max_size=4), min_size=1, max_size=3)
+    )
+    chosen = data.draw(st.lists(st.sampled_from(lists), min_size=1, max_size=60))
+    rules: list[Rule] = [(number, *rule) for number, listed in enumerate(chosen) for rule in listed]
+    program = compiled(rules)
+    for number in range(len(chosen) + 2):
+        arguments = data.draw(model.arguments_near(rules))
+        expected = model.verdict(rules, number, arguments, fallback=FALLBACK, unknown=UNKNOWN, foreign=KILL, x86=True)
+        assert _core.seccomp_evaluate(program, X86_64, number, arguments) == expected
+
+
 @pytest.mark.parametrize("architecture", [X86_64, AARCH64])
 @given(other=st.integers(0, LOW))
 def test_another_architectures_call_kills(architecture: int, other: int) -> None:
@@ -87,9 +105,9 @@ def test_every_jump_reaches_across_a_large_filter() -> None:
 
 
 def test_a_program_that_the_kernel_would_not_take_is_refused() -> None:
-    condition = (0, _core.COMPARE_IN | _core.COMPARE_WIDE, 1, ALL - 1)
+    wide_range = _core.COMPARE_IN | _core.COMPARE_WIDE
     with pytest.raises(ValueError, match="more instructions than the kernel takes"):
-        compiled([(number, ALLOW, (condition,) * 8) for number in range(400)])
+        compiled([(number, ALLOW, ((0, wide_range, number, ALL - 1),) * 8) for number in range(400)])
 
 
 @pytest.mark.parametrize(
@@ -102,12 +120,52 @@ def test_a_program_that_the_kernel_would_not_take_is_refused() -> None:
         ((0, ALLOW, ((0, _core.COMPARE_EQ, 3, 1),)), "bits that its mask clears"),
         ((0, ALLOW, ((0, _core.COMPARE_IN, 3, 1),)), "range is empty"),
         ((0x4000_0000, ALLOW, ()), "no system call has such a number"),
-        ((0, ALLOW, ((0, _core.COMPARE_EQ, 0, LOW),) * 9), "at most 8 conditions"),
+        ((0, ALLOW, ((0, _core.COMPARE_EQ, 0, LOW),) * 17), "at most 16 conditions"),
     ],
 )
 def test_a_malformed_rule_is_named(rule: Rule, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         compiled([rule])
+
+
+def length(rules: list[Rule]) -> int:
+    return len(compiled(rules)) // 8
+
+
+def test_neighbours_with_one_verdict_cost_what_one_costs() -> None:
+    chmod = (0, _core.COMPARE_EQ, 0, 0o6000)
+    assert length([(n, ALLOW, (chmod,)) for n in range(5, 300)]) == length([(n, ALLOW, (chmod,)) for n in (5, 6)])
+
+
+def test_rules_met_again_elsewhere_are_not_made_again() -> None:
+    """One comparison and at most one jump a call, instead of its seven instructions."""
+    guard = tuple((n, _core.COMPARE_NE, n, LOW) for n in range(3))
+    once = length([(n, errno_action(n + 2), ()) for n in range(100)])
+    every_tenth: list[Rule] = [(n, ALLOW, guard) if n % 10 == 5 else (n, errno_action(n + 2), ()) for n in range(100)]
+    assert length(every_tenth) <= once + 7 + 10
+
+
+def test_a_single_call_among_others_costs_one_comparison() -> None:
+    allowed: list[Rule] = [(n, ALLOW, ()) for n in range(300)]
+    with_one = [rule if rule[0] != 150 else (150, FALLBACK, ()) for rule in allowed]
+    assert length(with_one) == length(allowed) + 2  # and its return
+
+
+def test_a_word_is_loaded_once_for_comparisons_in_a_row() -> None:
+    one: list[Rule] = [(16, ALLOW, ((1, _core.COMPARE_NE, 1, LOW),))]
+    four: list[Rule] = [(16, ALLOW, tuple((1, _core.COMPARE_NE, n, LOW) for n in range(1, 5)))]
+    assert length(four) == length(one) + 3
+
+
+def test_a_masked_word_is_loaded_once_for_kinds_in_a_row() -> None:
+    kinds: list[Rule] = [(133, ALLOW, ((1, _core.COMPARE_EQ, kind << 12, 0o170000),)) for kind in (8, 1, 12)]
+    assert length(kinds) == length(kinds[:1]) + 2
+
+
+def test_rules_that_decide_nothing_cost_nothing() -> None:
+    condition = (0, _core.COMPARE_EQ, 1, LOW)
+    bare: list[Rule] = [(5, ALLOW, (condition,))]
+    assert length([*bare, (5, FALLBACK, (condition,)), (5, FALLBACK, ()), (5, ALLOW, ())]) == length(bare)
 
 
 def test_too_many_rules_are_refused() -> None:
@@ -148,6 +206,8 @@ RETURN = instruction(0x06, k=ALLOW)
         instruction(0x34, k=0) + RETURN,  # division by zero
         instruction(0x64, k=32) + RETURN,  # a shift by the whole word
         instruction(0x02, k=16) + RETURN,  # a seventeenth memory cell
+        instruction(0x60, k=0) + RETURN,  # a memory cell that nothing wrote
+        instruction(0x15, jt=1) + instruction(0x02) + instruction(0x60) + RETURN,  # one way past the write
         instruction(0x94, k=1) + RETURN,  # modulo is not for seccomp
         RETURN * 4097,
     ],
