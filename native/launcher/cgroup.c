@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "cgroup.h"
+#include "remains.h"
 #include "util.h"
 
 #include <fcntl.h>
@@ -122,6 +123,7 @@ int cgroup_make(struct cgroup *cgroup, const struct warden_config *config, const
   if (tenants < 0)
     return cgroup_fail(err, "tenants");
   cgroup->controllers = config->controllers;
+  snprintf(cgroup->tenant_name, sizeof cgroup->tenant_name, "%s", tenant);
   cgroup->tenant = make_directory(tenants, tenant);
   if (cgroup->tenant < 0)
     return cgroup_fail(err, "tenants/%s", tenant);
@@ -256,12 +258,15 @@ void cgroup_measure(const struct cgroup *cgroup, struct imd_outcome *outcome)
 
 void cgroup_remove(struct cgroup *cgroup)
 {
+  const bool made = cgroup->tenant >= 0 && cgroup->name[0] != '\0';
+  const bool kept = made && cgroup->dir >= 0 && (cgroup->controllers & IMD_CTL_MEMORY) &&
+                    remains_keep(cgroup->dir, cgroup->tenant_name, cgroup->name);
   imd_close(&cgroup->cpu_stat);
   imd_close(&cgroup->pids_events);
   imd_close(&cgroup->dir);
-  if (cgroup->tenant < 0 || cgroup->name[0] == '\0')
+  if (!made)
     return;
-  for (int tries = 0; unlinkat(cgroup->tenant, cgroup->name, AT_REMOVEDIR) < 0; tries++) {
+  for (int tries = 0; !kept && unlinkat(cgroup->tenant, cgroup->name, AT_REMOVEDIR) < 0; tries++) {
     if (errno != EBUSY || tries == 200) {
       imd_log("cgroup %s: %s", cgroup->name, strerror(errno));
       break;

@@ -15,7 +15,7 @@ struct cgroup {
   int pids_events;                 /* -1: no pids controller */
   int cpu_stat;
   uint32_t controllers;            /* enum imd_feature */
-  char name[72];
+  char tenant_name[72], name[72];
 };
 
 #define CGROUP_NONE {.dir = -1, .tenant = -1, .pids_events = -1, .cpu_stat = -1}
@@ -39,7 +39,10 @@ uint64_t cgroup_pids_events(const struct cgroup *cgroup);
 /* Fills the figures of an outcome that cgroups measure, and says in `measured` which those are. */
 void cgroup_measure(const struct cgroup *cgroup, struct imd_outcome *outcome);
 
-/* Once no process is left in it; waits a little for the kernel to notice. */
+/*
+ * Once no process is left in it; waits a little for the kernel to notice. With files in the page cache it may stay for
+ * a while (remains.h).
+ */
 void cgroup_remove(struct cgroup *cgroup);
 
 #endif
