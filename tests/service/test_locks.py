@@ -11,7 +11,8 @@ import pytest
 
 from immured.errors import ConfigurationError
 from immured.host.cgroup import parse_mount, parse_own
-from immured.service.locks import SLOT_BASE, lock_slots, lock_state, wait_for_launcher
+from immured.host.ids import SLOT_BASE
+from immured.service.locks import lock_slots, lock_state, wait_for_launcher
 
 
 def test_a_second_daemon_is_told_who_the_first_is(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "CLONE_NEWTIME",
     "CLONE_NEWUSER",
     "CLONE_NEWUTS",
+    "call",
     "clone_into_cgroup",
     "clone_tree",
     "landlock_abi",
@@ -78,7 +79,8 @@ class _MountAttr(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns"))
 
 
-def _call(number: int, *arguments: object) -> int:
+def call(number: int, *arguments: object) -> int:
+    """A system call by its number; an int among the arguments is a C int. Raises OSError."""
     result = int(_libc.syscall(ctypes.c_long(number), *arguments))
     if result < 0:
         code = ctypes.get_errno()
@@ -96,12 +98,12 @@ def unshare(flags: int) -> None:
 def clone_into_cgroup(cgroup: int) -> int:
     """Fork a child that is born in the cgroup whose directory is open as `cgroup`; 0 in the child, its pid here."""
     arguments = _CloneArgs(flags=_CLONE_INTO_CGROUP, exit_signal=signal.SIGCHLD, cgroup=cgroup)
-    return _call(_SYS_CLONE3, ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments)))
+    return call(_SYS_CLONE3, ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments)))
 
 
 def clone_tree(path: str) -> int:
     """A detached mount of `path`, in nobody's view, as a descriptor that the caller closes."""
-    return _call(
+    return call(
         _SYS_OPEN_TREE, ctypes.c_int(_AT_FDCWD), ctypes.c_char_p(os.fsencode(path)),
         ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC),
     )  # fmt: skip
@@ -110,7 +112,7 @@ def clone_tree(path: str) -> int:
 def set_idmap(tree: int, userns: int) -> None:
     """Idmap the detached mount `tree` by the user namespace `userns`; EINVAL where its file system cannot."""
     attributes = _MountAttr(set=_MOUNT_ATTR_IDMAP, userns=userns)
-    _call(
+    call(
         _SYS_MOUNT_SETATTR, ctypes.c_int(tree), ctypes.c_char_p(b""), ctypes.c_uint(_AT_EMPTY_PATH),
         ctypes.byref(attributes), ctypes.c_size_t(ctypes.sizeof(attributes)),
     )  # fmt: skip
@@ -119,7 +121,7 @@ def set_idmap(tree: int, userns: int) -> None:
 def landlock_abi() -> int:
     """The kernel's Landlock ABI version; 0 where it has none, or has it switched off."""
     try:
-        return _call(
+        return call(
             _SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(_LANDLOCK_CREATE_RULESET_VERSION)
         )
     except OSError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from immured.errors import ConfigurationError
+from immured.host.ids import BROKER_IDS, SLOT_SIZE
 from immured.service.files import read_bounded
 
 __all__ = ["DEFAULT_TEXT", "Config", "load_config", "parse_config"]
@@ -41,6 +42,9 @@ DEFAULT_TEXT: Final = """\
 # pool_max = 16
 # open_timeout_ms = 5000          # how long the opening of a caller's path may take
 
+[broker]
+# user = "immured"                # whom the daemon becomes: an account or a number; default: it, or an id of our own
+
 [ledger]
 # misbehaviour_interval_s = 10    # what strangers do wrong: one entry a uid and interval, with counts
 """
@@ -64,12 +68,14 @@ class Config:
     pool_max: int = 16
     open_timeout_ms: int = 5000
     misbehaviour_interval_s: int = 10
+    user: str | None = None
 
 
 _TABLES: Final[dict[str, tuple[str, ...]]] = {
     "daemon": ("audiences", "stop_deadline_s", "max_runs", "connections_per_uid", "requests_per_connection"),
     "paths": ("read", "write"),
     "launcher": ("cgroup", "slot_base", "slot_count", "pool_min", "pool_max", "open_timeout_ms"),
+    "broker": ("user",),
     "ledger": ("misbehaviour_interval_s",),
 }
 _RANGES: Final[dict[str, tuple[int, int]]] = {
@@ -124,9 +130,15 @@ def parse_config(text: str) -> Config:
     config = Config(**values)
     if config.pool_min > config.pool_max:
         raise _bad("launcher.pool_min is above launcher.pool_max")
+    if _reaches_brokers(config.slot_base or 0, config.slot_count or 0):
+        raise _bad(f"launcher.slot_base: {BROKER_IDS[0]} to {BROKER_IDS[-1]} are the brokers' own ids")
     if (config.slot_base is None) != (config.slot_count is None):
         raise _bad("launcher.slot_base and launcher.slot_count stand together or not at all")
     return config
+
+
+def _reaches_brokers(base: int, count: int) -> bool:
+    return base <= BROKER_IDS[-1] and base + count * SLOT_SIZE > BROKER_IDS[0]
 
 
 def _checked(name: str, value: object) -> object:
@@ -139,7 +151,7 @@ def _checked(name: str, value: object) -> object:
         if not isinstance(value, list):
             raise _bad(f"{name} is not a list")
         return tuple(_path(name, one) if name in _PATHS else _text(name, one) for one in value)
-    return _path(name, value)
+    return _path(name, value) if name in _PATHS else _text(name, value)
 
 
 def _text(name: str, value: object) -> str:

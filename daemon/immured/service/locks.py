@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from immured.errors import ConfigurationError
+from immured.host.ids import BLOCKS, SLOT_BASE, SLOT_SIZE, SLOTS_PER_BLOCK
 
-__all__ = ["SLOTS_PER_BLOCK", "SLOT_BASE", "lock_slots", "lock_state", "wait_for_launcher"]
+__all__ = ["lock_slots", "lock_state", "wait_for_launcher"]
 
-SLOT_BASE: Final = 0x7000_0000
-SLOTS_PER_BLOCK: Final = 511
-_BLOCKS: Final = 8
-_SLOT_SIZE: Final = 65_536
 _POLL_S: Final = 0.05
 
 
@@ -69,17 +66,17 @@ def lock_slots(directory: Path, preferred: int) -> tuple[int, int]:
     Raises ConfigurationError `no_slots` where all are taken, OSError.
     """
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    for step in range(_BLOCKS):
-        block = (preferred + step) % _BLOCKS
+    for step in range(BLOCKS):
+        block = (preferred + step) % BLOCKS
         fd = os.open(directory / f"slots-{block}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
             continue
-        return SLOT_BASE + block * SLOTS_PER_BLOCK * _SLOT_SIZE, fd
+        return SLOT_BASE + block * SLOTS_PER_BLOCK * SLOT_SIZE, fd
     raise ConfigurationError(
         "no_slots",
-        f"{_BLOCKS} daemons run on this host already, and their sandboxes take all host ids set apart",
+        f"{BLOCKS} daemons run on this host already, and their sandboxes take all host ids set apart",
         "configure slot_base and slot_count, outside of what others use",
     )

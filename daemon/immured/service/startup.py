@@ -1,4 +1,5 @@
-"""What a daemon opens before it serves, in this order, and closes in the other: locks, ledger, launcher."""
+"""What a daemon opens before it serves, and closes in the other order: as root the locks and the launcher, which hears
+nobody yet; then, as a user of its own, the state and the ledger."""
 
 from __future__ import annotations
 
@@ -13,20 +14,25 @@ from typing import Final
 import immured
 from immured.errors import ConfigurationError, Refused
 from immured.host.cgroup import choose_cgroup, step_aside
+from immured.host.ids import SLOT_SIZE, SLOTS_PER_BLOCK
 from immured.identity.replay import ReplayRecord
 from immured.isolation.launcher import Connection, Launcher
 from immured.ledger import Ledger, Pending, entry_types
-from immured.service import harden
+from immured.service import harden, privilege
+from immured.service.broker_user import User, find_user, lock_id
+from immured.service.config import Config, load_config
 from immured.service.context import log, now_ms
-from immured.service.locks import SLOTS_PER_BLOCK, lock_slots, lock_state, wait_for_launcher
+from immured.service.locks import lock_slots, lock_state, wait_for_launcher
+from immured.service.notify import open_notifications
+from immured.service.ownership import hand_over
 from immured.service.recovery import LostRun, Recovery
-from immured.service.state import State, load_state, publish_key, save_keyring
+from immured.service.state import Paths, State, find_state, load_state, publish_key, save_keyring
 from immured.wire.messages import Receipt
 
 __all__ = ["Opened", "Options", "open_all"]
 
 _LAUNCHER_WAIT_S: Final = 15.0
-_SLOT_LOCKS: Final = Path("/run/immured")
+_ID_LOCKS: Final = Path("/run/immured")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,7 @@ class Opened:
     """Everything that is open. `ending` is what the ledger's last entry will give as the reason."""
 
     state: State
+    user: User
     socket: Path
     descriptors: int
     ledger: Ledger
@@ -59,35 +66,113 @@ async def open_all(
     options: Options, *, on_connection: Callable[[Connection], None], on_lost: Callable[[str], None]
 ) -> AsyncIterator[Opened]:
     """Open everything, say so in the ledger, and close it all at the end. Raises ConfigurationError."""
+    _must_be_root()
     harden.hide_memory()
     descriptors = harden.raise_descriptor_limit()
     async with contextlib.AsyncExitStack() as held:
         try:
-            state = load_state(options.state)
-            _hold(held, lock_state(state.paths.lock))
-            launcher_lock = wait_for_launcher(state.paths.launcher_lock, _LAUNCHER_WAIT_S)
+            launched = await _open_as_root(options, held, on_connection, on_lost)
+            reached = privilege.drop(launched.user, launched.paths)
             replay = ReplayRecord()
+            state = load_state(reached.root, launched.config)
             recovery = Recovery(replay, state.keyring, now_ms)
-            ledger = Ledger.open(state.paths.root, visit=recovery.visit)
+            ledger = Ledger.open(reached.root, visit=recovery.visit)
             held.callback(ledger.close)
             _check_not_rolled_back(state, ledger)
             if recovery.keyring is not state.keyring:
                 save_keyring(state.paths, recovery.keyring)
-            socket = options.socket or state.paths.socket
-            socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            publish_key(state.paths, socket)
-            with contextlib.closing(_Descriptor(launcher_lock)):
-                launcher = await _launch(options, state, socket, launcher_lock, held, on_connection, on_lost)
         except OSError as error:
             raise ConfigurationError(
                 "cannot_start", f"{error.filename or options.state}: {error.strerror}", "see `immure doctor`"
             ) from error
-        harden.give_up_privileges()
-        opened = Opened(state, socket, descriptors, ledger, replay, recovery, launcher, os.urandom(16))
+        opened = Opened(
+            state,
+            launched.user,
+            launched.socket,
+            descriptors,
+            ledger,
+            replay,
+            recovery,
+            launched.launcher,
+            os.urandom(16),
+        )
         held.push_async_callback(_last_words, opened)
-        held.push_async_callback(launcher.close)
+        held.push_async_callback(opened.launcher.close)  # before the last words; a second time it does nothing
         await _first_words(opened)
         yield opened
+
+
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """What was done as root."""
+
+    paths: Paths
+    config: Config
+    user: User
+    socket: Path
+    launcher: Launcher
+
+
+def _must_be_root() -> None:
+    if os.geteuid() != 0:
+        raise ConfigurationError(
+            "needs_root",
+            f"started as uid {os.geteuid()}; the launcher is root's",
+            "start it as root: everything else gives that up at once",
+        )
+
+
+async def _open_as_root(
+    options: Options,
+    held: contextlib.AsyncExitStack,
+    on_connection: Callable[[Connection], None],
+    on_lost: Callable[[str], None],
+) -> _Launched:
+    """Nothing is read here that the broker writes, but its public key."""
+    paths = find_state(options.state)
+    config = load_config(paths.config)
+    _hold(held, lock_state(paths.lock))
+    launcher_lock = wait_for_launcher(paths.launcher_lock, _LAUNCHER_WAIT_S)
+    with contextlib.closing(_Descriptor(launcher_lock)):
+        slots = _take_slots(config, paths, held)
+        user, id_lock = lock_id(_ID_LOCKS, find_user(config.user, paths.root.resolve(), slots))
+        if id_lock is not None:
+            _hold(held, id_lock)
+        hand_over(paths, user)
+        socket = options.socket or paths.socket
+        socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        publish_key(paths, socket)
+        open_notifications()
+        privilege.prepare()
+        cgroup = choose_cgroup(paths.root, options.cgroup or config.cgroup)
+        step_aside(cgroup)
+        launcher = await Launcher.spawn(
+            options.executable,
+            socket_path=socket,
+            slot_base=slots.start,
+            slot_count=len(slots) // SLOT_SIZE,
+            cgroup=cgroup,
+            lock_fd=launcher_lock,
+            pool_min=config.pool_min,
+            pool_max=config.pool_max,
+            on_connection=on_connection,
+            on_lost=on_lost,
+            grant_read=config.read,
+            grant_write=config.write,
+            open_timeout_ms=config.open_timeout_ms,
+        )
+    held.push_async_callback(launcher.close)
+    return _Launched(paths, config, user, socket, launcher)
+
+
+def _take_slots(config: Config, paths: Paths, held: contextlib.AsyncExitStack) -> range:
+    """The host ids of this daemon's sandboxes: the configured ones, or a block that no other daemon has."""
+    if config.slot_base is not None and config.slot_count is not None:
+        return range(config.slot_base, config.slot_base + config.slot_count * SLOT_SIZE)
+    preferred = hashlib.sha256(os.fsencode(paths.root)).digest()[0]
+    base, lock = lock_slots(_ID_LOCKS, preferred)
+    _hold(held, lock)
+    return range(base, base + SLOTS_PER_BLOCK * SLOT_SIZE)
 
 
 def _check_not_rolled_back(state: State, ledger: Ledger) -> None:
@@ -104,42 +189,6 @@ def _check_not_rolled_back(state: State, ledger: Ledger) -> None:
         )
 
 
-async def _launch(
-    options: Options,
-    state: State,
-    socket: Path,
-    lock: int,
-    held: contextlib.AsyncExitStack,
-    on_connection: Callable[[Connection], None],
-    on_lost: Callable[[str], None],
-) -> Launcher:
-    config = state.config
-    if config.slot_base is not None and config.slot_count is not None:
-        base, count = config.slot_base, config.slot_count
-    else:
-        preferred = hashlib.sha256(os.fsencode(state.paths.root)).digest()[0]
-        base, slots_lock = lock_slots(_SLOT_LOCKS, preferred)
-        count = SLOTS_PER_BLOCK
-        _hold(held, slots_lock)
-    cgroup = choose_cgroup(state.paths.root, options.cgroup or config.cgroup)
-    step_aside(cgroup)
-    return await Launcher.spawn(
-        options.executable,
-        socket_path=socket,
-        slot_base=base,
-        slot_count=count,
-        cgroup=cgroup,
-        lock_fd=lock,
-        pool_min=config.pool_min,
-        pool_max=config.pool_max,
-        on_connection=on_connection,
-        on_lost=on_lost,
-        grant_read=config.read,
-        grant_write=config.write,
-        open_timeout_ms=config.open_timeout_ms,
-    )
-
-
 async def _first_words(opened: Opened) -> None:
     """Runs that the last daemon did not see to their end, then that this one has begun; durable."""
     ledger, actor = opened.ledger, {"daemon": opened.state.key.id}
@@ -147,6 +196,7 @@ async def _first_words(opened: Opened) -> None:
         "version": immured.__version__,
         "boot": opened.boot.hex(),
         "pid": os.getpid(),
+        "uid": opened.user.uid,
         "kernel": os.uname().release,
         "socket": os.fspath(opened.socket),
         "host": opened.launcher.facts.to_map(),

@@ -1,6 +1,8 @@
 """A state directory: its places, how one is made (`immure init`), and what of it a daemon needs at start.
 
+Root's, and read before the daemon gives up being root:
 DIR/            0711  config.toml, lock, launcher.lock, immured.sock, daemon.pub
+The broker's user's, from the first start on (`ownership`), but for admin.pem, which stays root's:
 DIR/keys/       0711  daemon.pem admin.pem ledger.pem keyring.json (0600), daemon.pub ledger.vkey (0644)
 DIR/manifests/  0755  <sha256>.toml and <sha256>.sig, signed by the daemon's key
 DIR/ledger/     0700
@@ -25,6 +27,7 @@ from typing import Final
 
 from immured import ledger
 from immured.errors import ConfigurationError
+from immured.host.ids import BROKER_IDS
 from immured.identity.keyring import KeyRecord, Keyring, Role
 from immured.manifest.builtin import CLASSES, class_text, default_manifest, parse_toml
 from immured.manifest.schema import Manifest
@@ -34,7 +37,7 @@ from immured.service.files import read_bounded, sync_directory, write_new, write
 from immured.wire.envelope import pae
 from immured.wire.keys import PrivateKey, PublicKey
 
-__all__ = ["Paths", "State", "init_state", "load_state", "publish_key", "read_manifests", "save_keyring"]
+__all__ = ["Paths", "State", "find_state", "init_state", "load_state", "publish_key", "read_manifests", "save_keyring"]
 
 MANIFEST_TYPE: Final = "application/vnd.immured.manifest.v1+toml"
 _MAX_MANIFEST: Final = 256 * 1024
@@ -142,13 +145,22 @@ def init_state(directory: Path, *, now: datetime | None = None) -> State:
     return load_state(directory)
 
 
-def load_state(directory: Path) -> State:
-    """Read what `init_state` made and the operator changed. Raises ConfigurationError, naming the file."""
+def find_state(directory: Path) -> Paths:
+    """Where everything lies. Raises ConfigurationError `no_state`."""
     paths = Paths(directory.absolute())
     if not paths.daemon_key.exists():
         raise ConfigurationError(
             "no_state", f"{paths.root} is not a state directory", f"immure init --state {paths.root}"
         )
+    return paths
+
+
+def load_state(directory: Path, config: Config | None = None) -> State:
+    """Read what `init_state` made and the operator changed. Raises ConfigurationError, naming the file.
+
+    `config` is what root read, where this process is not root any more.
+    """
+    paths = find_state(directory)
     try:
         _check_owner(paths)
         key = PrivateKey.from_pem(read_bounded(paths.daemon_key, 4096))
@@ -157,7 +169,7 @@ def load_state(directory: Path) -> State:
         raise ConfigurationError("bad_state", f"{paths.root}: {error}", "restore the file from a backup") from error
     return State(
         paths=paths,
-        config=load_config(paths.config),
+        config=config or load_config(paths.config),
         key=key,
         keyring=keyring,
         manifests=read_manifests(paths, key.public),
@@ -202,10 +214,11 @@ def read_manifests(paths: Paths, key: PublicKey) -> dict[str, Manifest]:
 def publish_key(paths: Paths, socket: Path) -> None:
     """Put the daemon's public key beside the socket, as `daemon.pub`.
 
-    Raises ConfigurationError `socket_in_use` where another daemon serves that socket, or has its key there; OSError.
+    Raises ConfigurationError `socket_in_use` where another daemon serves that socket, or has its key there;
+    `bad_state`, `bad_key` where it is no public key; OSError.
     """
     beside = socket.parent / "daemon.pub"
-    raw = paths.daemon_public.read_bytes()
+    raw = _public_key(paths.daemon_public)
     if _answers(socket):
         raise ConfigurationError("socket_in_use", f"somebody serves {socket}", "stop it, or name another --socket")
     with contextlib.suppress(FileNotFoundError, ValueError):
@@ -218,6 +231,17 @@ def publish_key(paths: Paths, socket: Path) -> None:
             "give each daemon's socket a directory of its own",
         )
     write_whole(beside, raw, 0o644)
+
+
+def _public_key(path: Path) -> bytes:
+    """What is published by root comes from the broker's directory: a key, or nothing. Never a file behind a symlink."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            raw = file.read(_MAX_PUBLIC)
+    except OSError as error:
+        raise _bad(path, error) from error
+    return PublicKey.from_pem(raw).to_pem()
 
 
 def _answers(path: Path) -> bool:
@@ -266,7 +290,7 @@ def _empty(directory: Path, *, remove: bool) -> None:
 def _check_owner(paths: Paths) -> None:
     for path in (paths.root, paths.keys, paths.daemon_key, paths.keyring, paths.manifests, paths.ledger):
         facts = path.stat()
-        if facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
+        if (facts.st_uid not in (0, os.geteuid()) and facts.st_uid not in BROKER_IDS) or facts.st_mode & 0o022:
             raise ConfigurationError(
                 "bad_state",
                 f"{path} belongs to another user, or others may write it",
