@@ -214,15 +214,19 @@ def test_a_condition_is_read(text: str, condition: tuple[int, int, int, int]) ->
     [
         ("allow", lib.SECCOMP_RET_ALLOW),
         ("kill", lib.SECCOMP_RET_KILL_PROCESS),
+        ("kill_thread", lib.SECCOMP_RET_KILL_THREAD),
+        ("trap", lib.SECCOMP_RET_TRAP),
         ("log", lib.SECCOMP_RET_LOG),
+        ("notify", lib.SECCOMP_RET_USER_NOTIF),
         ("errno:EACCES", errno_action(errno.EACCES)),
     ],
 )
-def test_an_action_is_read(text: str, action: int) -> None:
+def test_an_action_is_read_and_said(text: str, action: int) -> None:
     assert syscalls.parse_action(text) == action
+    assert syscalls.action_text(action) == text
 
 
-@pytest.mark.parametrize("text", ["deny", "errno:", "errno:EWHAT", "errno:13", "trap"])
+@pytest.mark.parametrize("text", ["deny", "errno:", "errno:EWHAT", "errno:13", "trace"])
 def test_an_unknown_action_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an action"):
         syscalls.parse_action(text)

@@ -11,16 +11,17 @@ import difflib
 import errno
 import platform
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final, cast, get_args
 
 from immured import _core
 from immured._abi import lib
 from immured.errors import ConfigurationError, Refused
 from immured.isolation import syscalls
-from immured.isolation.syscalls import Architecture, Rule
+from immured.isolation.profiles import SHIPPED, Profiles, permits
+from immured.isolation.syscalls import Architecture, Condition, Rule
 
-__all__ = ["AUDIT_ARCH", "compile_profile", "host_architecture", "profile_names"]
+__all__ = ["AUDIT_ARCH", "compile_profile", "compile_uncached", "host_architecture", "preload", "profile_names"]
 
 AUDIT_ARCH: Final[dict[Architecture, int]] = {"x86_64": lib.AUDIT_ARCH_X86_64, "aarch64": lib.AUDIT_ARCH_AARCH64}
 _REFUSE: Final = lib.SECCOMP_RET_ERRNO | errno.EPERM
@@ -29,6 +30,17 @@ _KILL: Final = lib.SECCOMP_RET_KILL_PROCESS
 _NOTIFY: Final = lib.SECCOMP_RET_USER_NOTIF
 
 profile_names = syscalls.profile_names
+
+
+def preload() -> None:
+    """Read all of the package's tables now: later the process may not reach them any more."""
+    for architecture in get_args(Architecture):
+        syscalls.numbers(architecture)
+    syscalls.groups()
+    syscalls.walls()
+    syscalls.explained()
+    for name in syscalls.profile_names():
+        SHIPPED[name]
 
 
 def host_architecture() -> Architecture:
@@ -52,62 +64,131 @@ def compile_profile(
     arch: Architecture | None = None,
     *,
     explain: bool = False,
+    profiles: Profiles = SHIPPED,
 ) -> bytes:
     """The filter of one run: `struct sock_filter[]`, made once per distinct request.
 
     Args:
-        profile: one of `profile_names()`.
+        profile: one of the names of `profiles`.
         allow: more calls, by name, or groups as `@name`. A guarded call (open, socket, clone, ...) stays guarded.
         deny: calls or groups to refuse as well, with EPERM; wins over `allow` and the profile.
         arch: the architecture; this machine's where it is None.
         explain: the form that notifies: where the base form answers EPERM (but for what explain.toml leaves
             unexplained), and where it allows a call that explain.toml watches. Everything else is the same.
+        profiles: what there is beside the package's own.
 
     Raises:
         Refused: `manifest_invalid`: an unknown profile, call or group; an allowance of what no profile can give; a
-            denial of what every program needs.
+            denial of what every program needs; more rules than a filter holds.
         ConfigurationError: `unsupported_architecture`.
     """
-    return _compile(profile, tuple(sorted(set(allow))), tuple(sorted(set(deny))), arch or host_architecture(), explain)
+    return _cached(
+        profiles, profile, tuple(sorted(set(allow))), tuple(sorted(set(deny))), arch or host_architecture(), explain
+    )
 
 
-@lru_cache(maxsize=256)
-def _compile(
-    name: str, allow: tuple[str, ...], deny: tuple[str, ...], architecture: Architecture, explain: bool
+def compile_uncached(
+    profiles: Profiles,
+    name: str,
+    allow: Iterable[str],
+    deny: Iterable[str],
+    architecture: Architecture,
+    explain: bool,
 ) -> bytes:
+    """`compile_profile` without a memory of earlier programs."""
     walls = syscalls.walls()
-    if name not in syscalls.profile_names():
-        raise _unknown("profile", name, syscalls.profile_names())
+    try:
+        profile = profiles[name]
+    except KeyError:
+        raise _unknown("profile", name, profiles.names()) from None
     added = frozenset(_expand(allow))
     denied = frozenset(_expand(deny))
     for call in sorted(added & (walls.never | walls.absent)):
         raise Refused("manifest_invalid", f"syscalls.allow: no profile can allow {call}", f"take {call} out of allow")
     for call in sorted(denied & walls.needed):
         raise Refused("manifest_invalid", f"syscalls.deny: no program runs without {call}", f"take {call} out of deny")
-    allowed = (syscalls.profile(name).calls | added) - denied
-    form = _explained if explain else _base
-    rules = [
-        (number, rule.action, rule.conditions)
-        for call, number in syscalls.numbers(architecture).items()
-        for rule in form(call, call in allowed)
-    ]
-    return _core.seccomp_compile(AUDIT_ARCH[architecture], rules, fallback=_REFUSE, unknown=_ABSENT, foreign=_KILL)
+    rules: list[_Row] = []
+    plain = _rows(architecture, explain, syscalls.ALLOW)
+    default = _rows(architecture, explain, profile.default)
+    refused = _rows(architecture, explain, _REFUSE)
+    allowed = profile.calls | added
+    for call, number in syscalls.numbers(architecture).items():
+        if call in denied:
+            rules += refused[call]
+        elif call in added or call not in profile.rules:
+            rules += (plain if call in allowed else default)[call]
+        else:
+            asked = (*profile.rules[call], Rule((), profile.default))
+            rules += ((number, rule.action, rule.conditions) for rule in _rules(call, asked, explain))
+    kills = not permits(profile.default) and not _is_errno(profile.default)
+    try:
+        return _core.seccomp_compile(
+            AUDIT_ARCH[architecture],
+            rules,
+            fallback=_REFUSE,
+            unknown=profile.default if kills else _ABSENT,
+            foreign=_KILL,
+        )
+    except ValueError as fault:
+        raise Refused(
+            "manifest_invalid", f"syscalls: the filter of {name} does not compile: {fault}", "name fewer rules"
+        ) from fault
 
 
-def _base(call: str, allowed: bool) -> tuple[Rule, ...]:
-    """The rules of one call; where none holds it is refused."""
+_cached = lru_cache(maxsize=256)(compile_uncached)
+
+_Row = tuple[int, int, tuple[Condition, ...]]
+
+
+class _Rows(dict[str, tuple[_Row, ...]]):
+    """Every call's rules, as the compiler takes them, where a profile says `action` to it whatever its arguments.
+
+    Each is made when it is first asked for.
+    """
+
+    def __init__(self, architecture: Architecture, explain: bool, action: int) -> None:
+        self._numbers, self._explain, self._action = syscalls.numbers(architecture), explain, action
+
+    def __missing__(self, call: str) -> tuple[_Row, ...]:
+        number = self._numbers[call]
+        rules = _rules(call, (Rule((), self._action),), self._explain)
+        made = self[call] = tuple((number, rule.action, rule.conditions) for rule in rules)
+        return made
+
+
+_rows = cache(_Rows)
+
+
+def _rules(call: str, asked: tuple[Rule, ...], explain: bool) -> tuple[Rule, ...]:
+    """What a profile asked for one call, under the walls. The last of its rules has no conditions."""
+    walls = syscalls.walls()
+    if call in walls.guards or call in walls.never or call in walls.absent:
+        asked = tuple(one for rule in asked for one in _walled(call, rule))
+    return _explained(call, asked) if explain else asked
+
+
+def _walled(call: str, rule: Rule) -> tuple[Rule, ...]:
+    """One rule under the walls: what permits goes on to the call's guard; what kills stays."""
     walls = syscalls.walls()
     if call in walls.absent:
-        return (Rule((), _ABSENT),)
-    if not allowed:
-        return (Rule((), _REFUSE),)
-    return walls.guards.get(call, (Rule((), syscalls.ALLOW),))
+        return (Rule(rule.conditions, _ABSENT if permits(rule.action) or _is_errno(rule.action) else rule.action),)
+    if not permits(rule.action):
+        return (rule,)
+    if call in walls.never:
+        return (Rule(rule.conditions, _REFUSE),)
+    return tuple(
+        Rule(rule.conditions + one.conditions, rule.action if one.action == syscalls.ALLOW else one.action)
+        for one in (*walls.guards[call], Rule((), _REFUSE))
+    )
 
 
-def _explained(call: str, allowed: bool) -> tuple[Rule, ...]:
-    """The rules of one call where refusals notify, and allowances of what is watched."""
+def _is_errno(action: int) -> bool:
+    return action & lib.SECCOMP_RET_ACTION_FULL == lib.SECCOMP_RET_ERRNO
+
+
+def _explained(call: str, base: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """The rules of one call with refusals that notify, and allowances of what is watched."""
     explained = syscalls.explained()
-    base = (*_base(call, allowed), Rule((), _REFUSE))
     if call in explained.unexplained:
         return base
     turned = tuple(Rule(rule.conditions, _NOTIFY if rule.action == _REFUSE else rule.action) for rule in base)
@@ -126,14 +207,13 @@ def _explained(call: str, allowed: bool) -> tuple[Rule, ...]:
 def _expand(names: Iterable[str]) -> Iterator[str]:
     """Calls and `@group`s as calls."""
     groups = syscalls.groups()
-    calls = syscalls.numbers("x86_64").keys() | syscalls.numbers("aarch64").keys()
     for name in names:
         if name.startswith("@"):
             if name[1:] not in groups:
                 raise _unknown("group", name, [f"@{group}" for group in groups])
             yield from groups[name[1:]]
-        elif name not in calls:
-            raise _unknown("system call", name, calls)
+        elif name not in syscalls.names():
+            raise _unknown("system call", name, syscalls.names())
         else:
             yield name
 

@@ -1,4 +1,4 @@
-"""System calls by name: their numbers, groups and profiles, and the walls that no profile moves (profiles/seccomp/).
+"""System calls by name: their numbers and groups, and the walls that no profile moves (profiles/seccomp/).
 
 Everything here is data of the package, read once per process; a fault in it is a `ConfigurationError` that names the
 file. Nothing here knows BPF: `immured.isolation.seccomp` makes filters of it.
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Final, Literal, cast, get_args
+from typing import Final, Literal, NamedTuple, cast, get_args
 
 from immured import _core
 from immured._abi import lib
@@ -23,14 +23,19 @@ __all__ = [
     "Architecture",
     "Condition",
     "Explained",
-    "Profile",
     "Rule",
     "Walls",
+    "action_text",
+    "damaged",
+    "elsewhere",
     "explained",
     "groups",
+    "names",
     "numbers",
-    "profile",
+    "parse_action",
+    "parse_condition",
     "profile_names",
+    "read",
     "walls",
 ]
 
@@ -40,6 +45,14 @@ Condition = tuple[int, int, int, int]
 
 SCHEMA: Final = 1
 ALLOW: Final = lib.SECCOMP_RET_ALLOW
+_ACTIONS: Final = {
+    "allow": ALLOW,
+    "log": lib.SECCOMP_RET_LOG,
+    "trap": lib.SECCOMP_RET_TRAP,
+    "kill": lib.SECCOMP_RET_KILL_PROCESS,
+    "kill_thread": lib.SECCOMP_RET_KILL_THREAD,
+    "notify": lib.SECCOMP_RET_USER_NOTIF,
+}
 _ALL: Final = {False: 0xFFFF_FFFF, True: 0xFFFF_FFFF_FFFF_FFFF}
 _NUMBER: Final = r"(0o[0-7]+|0x[0-9a-f]+|[0-9]+)"
 _CONDITION: Final = re.compile(
@@ -55,21 +68,11 @@ _COMPARISONS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One rule of a guarded call: where all conditions hold, `action` (SECCOMP_RET_* with its data)."""
 
     conditions: tuple[Condition, ...]
     action: int
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """The calls that a profile allows, guarded ones only as their guard says."""
-
-    name: str
-    about: str
-    calls: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +117,29 @@ def parse_condition(text: str) -> Condition:
 
 
 def parse_action(text: str) -> int:
-    """`allow`, `kill`, `log` or `errno:NAME` as SECCOMP_RET_* with its data.
+    """`allow`, `log`, `errno:NAME`, `trap`, `kill`, `kill_thread` or `notify` as SECCOMP_RET_* with its data.
 
     Raises:
         ValueError: it is none of these.
     """
-    plain = {"allow": ALLOW, "kill": lib.SECCOMP_RET_KILL_PROCESS, "log": lib.SECCOMP_RET_LOG}
-    if text in plain:
-        return plain[text]
+    if text in _ACTIONS:
+        return _ACTIONS[text]
     by_name = {f"errno:{name}": number for number, name in errno.errorcode.items()}
     if text not in by_name:
         raise ValueError(f"{text!r} is not an action")
     return lib.SECCOMP_RET_ERRNO | by_name[text]
 
 
-def _read(name: str) -> str:
+def action_text(action: int) -> str:
+    """The word that `parse_action` reads as this action; an errno without a name as its number."""
+    if action & lib.SECCOMP_RET_ACTION_FULL == lib.SECCOMP_RET_ERRNO:
+        number = action & lib.SECCOMP_RET_DATA
+        return f"errno:{errno.errorcode.get(number, number)}"
+    return next(word for word, known in _ACTIONS.items() if known == action & lib.SECCOMP_RET_ACTION_FULL)
+
+
+def read(name: str) -> str:
+    """A file of profiles/seccomp/. Raises ConfigurationError `profile_missing`."""
     try:
         return files("immured").joinpath("profiles", "seccomp", name).read_text("utf-8")
     except FileNotFoundError as missing:
@@ -138,25 +149,25 @@ def _read(name: str) -> str:
 
 
 def _table(name: str) -> Mapping[str, object]:
-    table = tomllib.loads(_read(name))
+    table = tomllib.loads(read(name))
     if table.get("schema") != SCHEMA:
-        raise _damaged(name, f"schema is {table.get('schema')!r}, not {SCHEMA}")
+        raise damaged(name, f"schema is {table.get('schema')!r}, not {SCHEMA}")
     return table
 
 
-def _damaged(name: str, why: str) -> ConfigurationError:
+def damaged(name: str, why: str) -> ConfigurationError:
+    """What a fault in a file of the package's is."""
     return ConfigurationError("profile_invalid", f"profiles/seccomp/{name}: {why}", "reinstall immured")
 
 
 def _known(name: str, calls: object) -> frozenset[str]:
     """The calls of a list, every one of which must be in numbers.tsv, once."""
     listed = cast("list[str]", calls)
-    known = numbers("x86_64").keys() | numbers("aarch64").keys()
     for call in listed:
-        if call not in known:
-            raise _damaged(name, f"{call} is not a system call")
+        if call not in names():
+            raise damaged(name, f"{call} is not a system call")
     if len(set(listed)) != len(listed):
-        raise _damaged(name, f"a call is listed twice in {' '.join(listed)}")
+        raise damaged(name, f"a call is listed twice in {' '.join(listed)}")
     return frozenset(listed)
 
 
@@ -164,8 +175,21 @@ def _known(name: str, calls: object) -> frozenset[str]:
 def numbers(architecture: Architecture) -> Mapping[str, int]:
     """Every system call of an architecture and its number."""
     column = 1 + get_args(Architecture).index(architecture)
-    rows = (line.split("\t") for line in _read("numbers.tsv").splitlines() if not line.startswith("#"))
+    rows = (line.split("\t") for line in read("numbers.tsv").splitlines() if not line.startswith("#"))
     return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
+
+
+@cache
+def names() -> frozenset[str]:
+    """Every system call of one architecture or the other."""
+    return frozenset(numbers("x86_64").keys() | numbers("aarch64").keys())
+
+
+@cache
+def elsewhere() -> frozenset[str]:
+    """System calls of other architectures alone."""
+    lines = (line for line in read("elsewhere.txt").splitlines() if not line.startswith("#"))
+    return frozenset(" ".join(lines).split())
 
 
 @cache
@@ -191,10 +215,10 @@ def walls() -> Walls:
                 for rule in listed
             )
         except ValueError as fault:
-            raise _damaged("walls.toml", str(fault)) from fault
+            raise damaged("walls.toml", str(fault)) from fault
         for call in _known("walls.toml", guard["calls"]):
             if call in guards:
-                raise _damaged("walls.toml", f"{call} is guarded twice")
+                raise damaged("walls.toml", f"{call} is guarded twice")
             guards[call] = rules
     never, absent, needed = (_known("walls.toml", table[key]) for key in ("never", "absent", "needed"))
     return Walls(never=never, absent=absent, needed=needed, guards=guards)
@@ -209,16 +233,16 @@ def explained() -> Explained:
         try:
             conditions = tuple(map(parse_condition, cast("list[str]", group["when"])))
         except ValueError as fault:
-            raise _damaged("explain.toml", str(fault)) from fault
+            raise damaged("explain.toml", str(fault)) from fault
         for call in _known("explain.toml", group["calls"]):
             if call in watched:
-                raise _damaged("explain.toml", f"{call} is watched twice")
+                raise damaged("explain.toml", f"{call} is watched twice")
             if call in walls().needed:
-                raise _damaged("explain.toml", f"{call} is needed before there is a notifier")
+                raise damaged("explain.toml", f"{call} is needed before there is a notifier")
             watched[call] = conditions
     unexplained = _known("explain.toml", table["unexplained"])
     if unexplained - walls().never:
-        raise _damaged("explain.toml", f"not refused always: {', '.join(sorted(unexplained - walls().never))}")
+        raise damaged("explain.toml", f"not refused always: {', '.join(sorted(unexplained - walls().never))}")
     return Explained(unexplained=unexplained, watched=watched)
 
 
@@ -228,19 +252,3 @@ def profile_names() -> tuple[str, ...]:
     others = {"explain", "groups", "walls"}
     listing = (entry.name for entry in files("immured").joinpath("profiles", "seccomp").iterdir())
     return tuple(sorted({name.removesuffix(".toml") for name in listing if name.endswith(".toml")} - others))
-
-
-@cache
-def profile(name: str) -> Profile:
-    """A profile by name, which must be one of `profile_names()`."""
-    file = f"{name}.toml"
-    table = _table(file)
-    calls: set[str] = set(_known(file, table.get("calls", [])))
-    for group in cast("list[str]", table["groups"]):
-        if group not in groups():
-            raise _damaged(file, f"{group} is not a group")
-        calls |= groups()[group]
-    immovable = calls & (walls().never | walls().absent)
-    if immovable:
-        raise _damaged(file, f"no profile can allow {', '.join(sorted(immovable))}")
-    return Profile(name=name, about=cast("str", table["about"]), calls=frozenset(calls))
