@@ -7,7 +7,8 @@ export VM_RUNNER ?= $(wildcard ../shared/vm/run-in-vm)
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-NATIVE := $(wildcard native/*.py native/core/*.c native/core/*.h native/core/*.pyx native/core/*.py native/launcher/*.c native/launcher/*.h)
+NATIVE := $(wildcard native/*.py native/core/*.c native/core/*.h native/core/*.pyx native/core/*.py native/launcher/*.c native/launcher/*.h \
+  native/client/*.c native/client/*.h native/client/*.def)
 # Two makes in one tree take turns.
 LOCKED = flock $(VENV)/.lock
 
@@ -28,6 +29,7 @@ $(VENV)/.installed: pyproject.toml setup.py | $(VENV)/.system-build
 
 $(VENV)/.native: $(NATIVE) $(VENV)/.installed
 	$(LOCKED) $(PY) setup.py --quiet build_ext --inplace
+	$(LOCKED) $(PY) native/client_build.py $(VENV)/bin/immure
 	@touch $@
 
 test: build $(VENV)/.system-test

@@ -6,21 +6,33 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
+# Setuptools brings distutils along, and has no build_scripts of its own to inherit from.
+from distutils.command.build_scripts import build_scripts  # isort: skip
+
 ROOT = Path(__file__).resolve().parent
 SCRATCH = ROOT / ".build"
 LINKING = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]
 
-spec = importlib.util.spec_from_file_location("launcher_build", ROOT / "native" / "launcher_build.py")
-if spec is None or spec.loader is None:
-    sys.exit("native/launcher_build.py is missing")
-launcher_build = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(launcher_build)
+
+def load(name: str) -> ModuleType:
+    """A module of native/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "native" / f"{name}.py")
+    if spec is None or spec.loader is None:
+        sys.exit(f"native/{name}.py is missing")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+launcher_build = load("launcher_build")
+client_build = load("client_build")
 
 WERROR = ["-Werror"] if launcher_build.wants_werror() else []
 HARDENING = launcher_build.hardening(["-O2", "-fstack-protector-strong"])
@@ -43,6 +55,19 @@ class BuildNative(build_ext):
         return [*super().get_outputs(), str(launcher)]
 
 
+class BuildScripts(build_scripts):
+    """The environment's `immure` is a program of the machine, not a script with a line that names an interpreter."""
+
+    def run(self) -> None:
+        try:
+            client_build.build(Path(self.build_dir).resolve() / "immure", SCRATCH)
+        except subprocess.CalledProcessError as failure:
+            raise CompileError(f"the client does not compile: {failure.cmd[0]} has said why") from None
+
+    def get_source_files(self) -> list[str]:
+        return []  # they are among those of native/
+
+
 core = Extension(
     "immured._core",
     [
@@ -57,8 +82,21 @@ core = Extension(
     extra_link_args=LINKING,
 )
 
+CLI = "immured.cli:main"
+NATIVE_CLIENT = client_build.can_build()
+if not NATIVE_CLIENT:
+    print(f"immured: {client_build.NOT_AT_HAND}")
+
 setup(
     ext_modules=cythonize([core], build_dir=SCRATCH.name),
     cffi_modules=["native/core/abi_build.py:ffi"],
-    cmdclass={"build_ext": BuildNative},
+    cmdclass={"build_ext": BuildNative, "build_scripts": BuildScripts},
+    # With the native `immure`, what it leaves to Python stands beside it under a name of its own.
+    scripts=["immure"] if NATIVE_CLIENT else [],
+    entry_points={
+        "console_scripts": [
+            f"immure-python = {CLI}" if NATIVE_CLIENT else f"immure = {CLI}",
+            "immured = immured.service.main:main",
+        ]
+    },
 )

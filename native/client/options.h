@@ -1,0 +1,27 @@
+/* The words of `immure run`. options.def lists what is known; all else is the Python command line's. */
+#ifndef IMMURE_OPTIONS_H
+#define IMMURE_OPTIONS_H
+
+#include "bytes.h"
+
+/* What an option was given, in order. */
+struct imc_words {
+  const char **at;
+  size_t count;
+};
+
+struct imc_options {
+  bool quiet, strict;
+  const char *socket, *key, *daemon_key, *state;
+  const char *manifest, *rootfs, *cwd, *network;
+  const char *memory, *cpus, *wall, *cpu_time, *disk, *output;
+  uint64_t pids, files;            /* 0: not given */
+  struct imc_words ro, rw, tmpfs, env;
+  char *const *command;
+  size_t command_count;
+};
+
+/* Reads the words behind `run`. False: something here is for the Python command line to serve, or to refuse. */
+bool imc_read_options(struct imc_options *options, char *const *words, size_t count);
+
+#endif

@@ -1,0 +1,61 @@
+#include "python.h"
+
+#include "exits.h"
+#include "say.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef IMMURE_VERSION
+#error "IMMURE_VERSION: the package's version, as text"
+#endif
+
+/* Where this very program lies, links resolved: an environment may be called through a link from anywhere, and moved. */
+static bool own_directory(char made[PATH_MAX])
+{
+  const ssize_t length = readlink("/proc/self/exe", made, PATH_MAX - 1);
+  if (length <= 0)
+    return false;
+  made[length] = '\0';
+  char *const slash = strrchr(made, '/');
+  if (!slash)
+    return false;
+  *slash = '\0';
+  return true;
+}
+
+static bool beside(char made[PATH_MAX], const char *directory, const char *name)
+{
+  if (strlen(directory) + 1 + strlen(name) >= PATH_MAX)
+    return false;
+  strcat(strcat(strcpy(made, directory), "/"), name);
+  return true;
+}
+
+_Noreturn void imc_become_python(int argc, char *const *argv)
+{
+  char directory[PATH_MAX], path[PATH_MAX];
+  char **const words = calloc((size_t)argc + 5, sizeof *words);
+  if (words && own_directory(directory)) {
+    setenv("IMMURE_NATIVE", IMMURE_VERSION, 1);   /* `immure --version` says so; nothing rests on it */
+    /* In a virtual environment, its interpreter; it finds the package by where it lies. -P: not by where we stand. */
+    if (beside(path, directory, "../pyvenv.cfg") && access(path, F_OK) == 0 && beside(path, directory, "python3")) {
+      memcpy(words, (char *[]){path, "-P", "-m", "immured.cli"}, 4 * sizeof *words);
+      if (argc > 1)
+        memcpy(words + 4, argv + 1, ((size_t)argc - 1) * sizeof *words);
+      execv(path, words);
+    }
+    /* Elsewhere the script that pip made beside us knows the interpreter that it installed for. */
+    if (beside(path, directory, "immure-python")) {
+      words[0] = path;
+      if (argc > 1)
+        memcpy(words + 1, argv + 1, ((size_t)argc - 1) * sizeof *words);
+      words[argc > 0 ? argc : 1] = NULL;
+      execv(path, words);
+    }
+  }
+  imc_complain(imc_text("not_built"), imc_text("the Python half of this command is not beside it"),
+               imc_text("install it again: pip install 'immured[cli]'"));
+  _exit(argc > 1 && strcmp(argv[1], "run") == 0 ? IMC_REFUSED : 1);
+}
