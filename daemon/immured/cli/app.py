@@ -27,6 +27,7 @@ COMMANDS = {
     "init": ("immured.cli.init:init", "Make a state directory: keys, policy, an empty ledger."),
     "key": ("immured.cli.key:key", "Make keys, and let their owners in."),
     "ledger": ("immured.cli.ledger:ledger", "Verify and read a ledger, without the daemon."),
+    "seccomp": ("immured.cli.seccomp:seccomp", "Ask a system-call filter, or import a profile."),
     "doctor": ("immured.cli.doctor:doctor", "What this host can and cannot enforce."),
 }
 

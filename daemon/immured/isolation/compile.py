@@ -14,6 +14,7 @@ from immured.isolation.abi import Op
 from immured.isolation.filesystem import Grants, View, file_steps, view_of
 from immured.isolation.means import Means, means_of
 from immured.isolation.plan import Part, Plan, Step
+from immured.isolation.profiles import SHIPPED, Profiles
 from immured.isolation.seccomp import compile_profile
 from immured.manifest.environment import environment
 from immured.manifest.items import show
@@ -70,7 +71,14 @@ class Compiled:
     collect: tuple[bytes, ...]
 
 
-def compile_plan(manifest: Manifest, run: RunSpec, facts: HostFacts, grants: Grants | None = None) -> Compiled:
+def compile_plan(
+    manifest: Manifest,
+    run: RunSpec,
+    facts: HostFacts,
+    grants: Grants | None = None,
+    *,
+    profiles: Profiles = SHIPPED,
+) -> Compiled:
     """The plan for `run` under `manifest` on a host of these `facts`.
 
     Raises Refused: `bad_argument` (a field of the run, named), `denied` (not by this manifest), `unsupported_limit`,
@@ -86,7 +94,7 @@ def compile_plan(manifest: Manifest, run: RunSpec, facts: HostFacts, grants: Gra
         if not _NAME.fullmatch(name):
             raise _bad(what, f"{what} {show(name.encode())} is not a name: a-z, 0-9, `_`, `.` and `-`, at most 64")
     tightened = manifest if run.limits is None else tighten(manifest, run.limits)
-    frame = _frame(tightened, facts, grants or Grants(), run.passed)
+    frame = _frame(tightened, facts, grants or Grants(), run.passed, profiles)
     means = frame.means
 
     head = [means.deadlines, Step(Op.CGROUP, means.cgroup, (run.tenant.encode(), run.sandbox.encode()))]
@@ -113,11 +121,11 @@ class _Frame:
 
 
 @lru_cache(maxsize=256)
-def _frame(manifest: Manifest, facts: HostFacts, grants: Grants, passed: frozenset[int]) -> _Frame:
+def _frame(manifest: Manifest, facts: HostFacts, grants: Grants, passed: frozenset[int], profiles: Profiles) -> _Frame:
     means = means_of(manifest.limits, facts, binds_writable=bool(manifest.filesystem.write), passed=passed)
     view = view_of(manifest, grants)
     syscalls = manifest.syscalls
-    program = compile_profile(syscalls.profile, syscalls.allow, (*syscalls.deny, *means.denied))
+    program = compile_profile(syscalls.profile, syscalls.allow, (*syscalls.deny, *means.denied), profiles=profiles)
     after = [Step(Op.SEAL_ROOT)]
     if manifest.network.mode == "loopback":
         after.append(Step(Op.LOOPBACK))

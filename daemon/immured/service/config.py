@@ -7,13 +7,15 @@ import os
 import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from immured.errors import ConfigurationError
 from immured.host.ids import BROKER_IDS, SLOT_SIZE
+from immured.isolation.profiles import SHIPPED, Profiles
 from immured.service.files import read_bounded
+from immured.service.profiles import read_profiles
 
 __all__ = ["DEFAULT_TEXT", "Config", "load_config", "parse_config"]
 
@@ -52,7 +54,7 @@ DEFAULT_TEXT: Final = """\
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The configuration, checked. Seconds, milliseconds, bytes as the names say."""
+    """The configuration, checked. Seconds, milliseconds, bytes as the names say. `profiles` lie beside the file."""
 
     audiences: tuple[str, ...] = ()
     stop_deadline_s: int = 10
@@ -69,6 +71,7 @@ class Config:
     open_timeout_ms: int = 5000
     misbehaviour_interval_s: int = 10
     user: str | None = None
+    profiles: Profiles = SHIPPED
 
 
 _TABLES: Final[dict[str, tuple[str, ...]]] = {
@@ -93,11 +96,16 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
 _PATHS: Final = frozenset({"read", "write", "cgroup"})
 _LISTS: Final = frozenset({"audiences", "read", "write"})
 
-assert {name for names in _TABLES.values() for name in names} == {field.name for field in fields(Config)}  # noqa: S101
+assert {name for names in _TABLES.values() for name in names} | {"profiles"} == {  # noqa: S101
+    field.name for field in fields(Config)
+}
 
 
 def load_config(path: Path) -> Config:
-    """Read the file. Raises ConfigurationError: it is missing, not the operator's alone to write, or not right."""
+    """Read the file, and `profiles/` beside it.
+
+    Raises ConfigurationError: it is missing, not the operator's alone to write, or not right.
+    """
     try:
         facts = path.stat()
         text = read_bounded(path, _MAX_BYTES).decode()
@@ -109,7 +117,7 @@ def load_config(path: Path) -> Config:
             f"{path} can be written by others than its operator",
             f"chown root {path}; chmod go-w {path}",
         )
-    return parse_config(text)
+    return replace(parse_config(text), profiles=read_profiles(path.parent / "profiles"))
 
 
 def parse_config(text: str) -> Config:

@@ -28,7 +28,8 @@ def plan_run(service: Service, actor: Actor, arguments: RunArguments, sandbox: s
         limits=arguments.limits,
         passed=frozenset(arguments.fds),
     )
-    return compile_plan(_choose(service, actor, arguments.manifest), spec, service.launcher.facts, service.grants)
+    manifest = _choose(service, actor, arguments.manifest)
+    return compile_plan(manifest, spec, service.launcher.facts, service.grants, profiles=service.state.config.profiles)
 
 
 def _choose(service: Service, actor: Actor, named: object) -> Manifest:
