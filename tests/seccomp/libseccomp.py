@@ -88,10 +88,13 @@ def new_filter(default: int, foreign: int, architecture: str = "x86_64") -> Iter
 
 
 def compiled(
-    default: int, foreign: int, rules: Sequence[tuple[int, int, Sequence[tuple[int, int, int, int]]]]
+    default: int,
+    foreign: int,
+    rules: Sequence[tuple[int, int, Sequence[tuple[int, int, int, int]]]],
+    architecture: str = "x86_64",
 ) -> bytes:
-    """A whole filter of `(number, action, comparisons)` rules for x86_64."""
-    with new_filter(default, foreign) as filter_:
+    """A filter of `(number, action, comparisons)` rules. Numbers are this machine's, whatever the architecture."""
+    with new_filter(default, foreign, architecture) as filter_:
         for number, action, comparisons in rules:
             filter_.rule(action, number, *comparisons)
         return filter_.export()

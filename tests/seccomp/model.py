@@ -11,7 +11,10 @@ from immured._abi import lib
 
 ALLOW = lib.SECCOMP_RET_ALLOW
 KILL = lib.SECCOMP_RET_KILL_PROCESS
+KILL_THREAD = lib.SECCOMP_RET_KILL_THREAD
 LOG = lib.SECCOMP_RET_LOG
+NOTIFY = lib.SECCOMP_RET_USER_NOTIF
+TRAP = lib.SECCOMP_RET_TRAP
 X86_64 = lib.AUDIT_ARCH_X86_64
 AARCH64 = lib.AUDIT_ARCH_AARCH64
 LOW = 0xFFFF_FFFF
@@ -88,7 +91,9 @@ def conditions(draw: st.DrawFn, *, only_wide: bool = False) -> Condition:
     return draw(st.integers(0, 5)), kind | (_core.COMPARE_WIDE if wide else 0), value, mask
 
 
-ACTIONS = st.sampled_from([ALLOW, KILL, LOG, errno_action(1), errno_action(13), errno_action(38)])
+ACTIONS = st.sampled_from(
+    [ALLOW, KILL, KILL_THREAD, LOG, NOTIFY, TRAP, errno_action(1), errno_action(13), errno_action(38)]
+)
 NUMBERS = st.one_of(st.integers(0, 12), st.integers(0, 500), st.sampled_from([0x3FFF_FFFF, 0x3FFF_FFFE]))
 
 

@@ -16,10 +16,9 @@ from immured._abi import lib
 from immured.isolation import syscalls
 from immured.isolation.seccomp import AUDIT_ARCH, compile_profile
 from immured.isolation.syscalls import Architecture
-from tests.seccomp.model import ALL, ALLOW, LOW, errno_action, holds
+from tests.seccomp.model import ALL, ALLOW, LOW, NOTIFY, errno_action, holds
 from tests.seccomp.test_libseccomp import argument_tuples
 
-NOTIFY = lib.SECCOMP_RET_USER_NOTIF
 EPERM = errno_action(errno.EPERM)
 ARCHITECTURES: list[Architecture] = ["x86_64", "aarch64"]
 REQUESTS: dict[str, tuple[str, list[str], list[str]]] = {
