@@ -1,7 +1,7 @@
 """Take the samples: subjects interleaved in blocks, bursts and sporadic runs apart.
 
 A block is long enough (100 runs back to back) that a pool of prepared cells cannot hide its refilling, and short enough
-that a noisy neighbour hits every subject alike.
+that a noisy neighbour hits every subject alike. A slow subject gets fewer runs in its blocks, never fewer blocks.
 """
 
 from __future__ import annotations
@@ -9,8 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
+from bench.figures import percentile
 from bench.subjects import Subject
+
+__all__ = ["Series", "burst", "sporadic"]
+
+WARM_UP = 10
+LONGEST_BLOCK_NS = 1_000_000_000
+FEWEST = 3
 
 
 @dataclass(slots=True)
@@ -22,10 +30,12 @@ class Series:
     cpu: int = 0
 
     def percentile(self, percent: float) -> float:
-        """Milliseconds; the nearest rank."""
-        ordered = sorted(self.walls)
-        rank = min(len(ordered) - 1, max(0, round(percent / 100 * len(ordered)) - 1))
-        return ordered[rank] / 1e6
+        """Milliseconds."""
+        return percentile(self.walls, percent) / 1e6
+
+    @property
+    def p50(self) -> float:
+        return self.percentile(50)
 
     @property
     def cpu_ms(self) -> float:
@@ -41,26 +51,41 @@ def sporadic(subjects: Sequence[Subject], *, runs: int, pause: float = 0.020) ->
     return _measure(subjects, runs=runs, block=10, pause=pause)
 
 
+def block_size(block: int, one_run_ns: float, longest_ns: float = LONGEST_BLOCK_NS) -> int:
+    """How many runs of this length make a block."""
+    return max(min(block, FEWEST), min(block, int(longest_ns / one_run_ns)))
+
+
 def _measure(subjects: Sequence[Subject], *, runs: int, block: int, pause: float) -> list[Series]:
     series = [Series(subject.name) for subject in subjects]
-    for subject in subjects:
-        for _ in range(10):
-            subject.run()
+    longest = LONGEST_BLOCK_NS * block / 100
+    sizes = [block_size(block, _warm_up(subject), longest) for subject in subjects]
     done = 0
     while done < runs:
-        size = min(block, runs - done)
-        for subject, taken in zip(subjects, series, strict=True):
-            before = subject.cpu_total()
-            for _ in range(size):
-                if pause:
-                    time.sleep(pause)
-                sample = subject.run()
-                taken.walls.append(sample.wall)
-                if sample.cpu is not None:
-                    taken.cpu += sample.cpu
-            if before is not None:
-                after = subject.cpu_total()
-                assert after is not None
-                taken.cpu += after - before
-        done += size
+        share = min(block, runs - done) / block
+        for subject, taken, size in zip(subjects, series, sizes, strict=True):
+            _block(subject, taken, max(1, round(size * share)), pause)
+        done += block
     return series
+
+
+def _warm_up(subject: Subject) -> float:
+    """Nanoseconds of a run; a slow one is not asked so often."""
+    walls = [subject.run().wall]
+    walls += [subject.run().wall for _ in range(block_size(WARM_UP, walls[0], LONGEST_BLOCK_NS / 2) - 1)]
+    return median(walls)
+
+
+def _block(subject: Subject, taken: Series, size: int, pause: float) -> None:
+    before = subject.cpu_total()
+    for _ in range(size):
+        if pause:
+            time.sleep(pause)
+        sample = subject.run()
+        taken.walls.append(sample.wall)
+        if sample.cpu is not None:
+            taken.cpu += sample.cpu
+    if before is not None:
+        after = subject.cpu_total()
+        assert after is not None
+        taken.cpu += after - before

@@ -2,8 +2,9 @@
  * The smallest client of docs/protocol.md that signs and verifies: one open connection, `/bin/true` again and again.
  *
  * In C for the same reason as spawn.c: what is compared is the daemon with a tool that is written in C, not the start-up
- * and the interpreter of whoever calls it. One line on stdin is one run; one line on stdout answers with its wall time in
- * nanoseconds, from before the signing to after the verification of the reply.
+ * and the interpreter of whoever calls it. An empty line on stdin is one run; one line on stdout answers with its wall
+ * time in nanoseconds, from before the signing to after the verification of the reply, and a 0. A number on stdin is so
+ * many milliseconds of runs back to back, answered with how many ended in that time and how many nanoseconds it was.
  *
  * client SOCKET ADMIN-SEED-HEX DAEMON-PUBLIC-HEX COMMAND
  */
@@ -207,13 +208,28 @@ static void open_connection(struct client *client, const char *path)
   receive_frame(client->fd, hello);
 }
 
+static uint64_t now_ns(void)
+{
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void run(struct client *client)
+{
+  uint8_t nonce[NONCE];
+  randombytes_buf(nonce, NONCE);
+  ask(client, nonce);
+  hear(client, nonce);
+}
+
 int main(int argc, char **argv)
 {
   struct client client = {.command = argc == 5 ? argv[4] : NULL};
   uint8_t seed[32], own[32];
   if (argc != 5 || sodium_init() < 0 || sodium_hex2bin(seed, 32, argv[2], strlen(argv[2]), NULL, NULL, NULL) != 0 ||
       sodium_hex2bin(client.daemon, 32, argv[3], strlen(argv[3]), NULL, NULL, NULL) != 0) {
-    fprintf(stderr, "usage: client SOCKET SEED-HEX DAEMON-PUBLIC-HEX COMMAND   (a line on stdin for each run)\n");
+    fprintf(stderr, "usage: client SOCKET SEED-HEX DAEMON-PUBLIC-HEX COMMAND   (a line on stdin: one run, or a number of milliseconds)\n");
     return 2;
   }
   crypto_sign_seed_keypair(own, client.secret, seed);
@@ -224,14 +240,14 @@ int main(int argc, char **argv)
   char *line = NULL;
   size_t room = 0;
   while (getline(&line, &room, stdin) > 0) {
-    struct timespec start, end;
-    uint8_t nonce[NONCE];
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    randombytes_buf(nonce, NONCE);
-    ask(&client, nonce);
-    hear(&client, nonce);
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    printf("%lld 0\n", (end.tv_sec - start.tv_sec) * 1000000000ll + (end.tv_nsec - start.tv_nsec));
+    const uint64_t start = now_ns(), span = strtoull(line, NULL, 10) * 1000000u;
+    uint64_t runs = 0;
+    do {
+      run(&client);
+      runs++;
+    } while (now_ns() - start < span);
+    printf("%llu %llu\n", (unsigned long long)(span ? runs : now_ns() - start),
+           (unsigned long long)(span ? now_ns() - start : 0));
     fflush(stdout);
   }
   free(line);

@@ -1,0 +1,98 @@
+"""The bars: what is promised of each figure, and whether a measurement holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+__all__ = ["BARS", "Bar", "Shown", "Verdict", "good", "table", "verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """`value` must be at most `bar` (at least, where `more` is better); `aim` is where it should go."""
+
+    name: str
+    what: str
+    bar: float
+    aim: float
+    unit: str
+    more: bool = False
+
+
+BARS: Final = {
+    bar.name: bar
+    for bar in (
+        Bar("burst", "a run of /bin/true, back to back, p50 / bwrap", 0.65, 0.40, "x"),
+        Bar("sporadic", "the same after pauses of 20 ms, p50 / bwrap", 0.65, 0.40, "x"),
+        Bar("cpu", "CPU time per run, back to back, everything included / bwrap", 1.5, 1.0, "x"),
+        Bar("throughput", "runs per second, 8 clients at once / bwrap's best", 2.5, 4.0, "x", more=True),
+        Bar("live", "p50 with 500 live sandboxes / p50 with none", 1.5, 1.1, "x"),
+        Bar("memory", "memory per live sandbox: PSS of ours and the kernel's", 1024, 450, "KiB"),
+        Bar("dying", "dying memory cgroups after runs that write files / live ones", 2.0, 0.0, "x"),
+        Bar("idle", "daemon idle, RSS of all its processes", 64, 40, "MiB"),
+        Bar("call", "a system call that is always allowed, inside / outside", 1.05, 1.0, "x"),
+        Bar("open", "a write-open under explanation, added", 6.0, 3.5, "us"),
+        Bar("compile", "the default class compiled to BPF, uncached", 2.0, 0.5, "ms"),
+        Bar("command", "`immure run -- true`, wall / bwrap", 2.0, 1.0, "x"),
+        Bar("spread", "spread of a fixed computation's CPU time, inside / outside", 1.2, 1.0, "x"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a row found for the bar `name`: its value, or why there is none. `how` is one line for the reader."""
+
+    name: str
+    value: float | None
+    how: str
+    figures: dict[str, object] = field(default_factory=dict)
+
+
+class Verdict(Enum):
+    """What came of a bar."""
+
+    AIM = "holds, and the aim"
+    HOLDS = "holds"
+    MISSED = "MISSED"
+    NOT_SHOWN = "not shown"
+
+
+def verdict(bar: Bar, value: float | None) -> Verdict:
+    """Of the value as it was measured, not as it is printed."""
+    if value is None:
+        return Verdict.NOT_SHOWN
+
+    def reaches(mark: float) -> bool:
+        return value >= mark if bar.more else value <= mark
+
+    if reaches(bar.aim):
+        return Verdict.AIM
+    return Verdict.HOLDS if reaches(bar.bar) else Verdict.MISSED
+
+
+def good(shown: Iterable[Shown]) -> bool:
+    """No bar was missed. One that could not be measured is not shown, which is not the same."""
+    return all(verdict(BARS[one.name], one.value) is not Verdict.MISSED for one in shown)
+
+
+def number(value: float, unit: str) -> str:
+    """With as many digits as mean something."""
+    text = f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
+    return f"{text} {unit}" if unit != "x" else f"{text} x"
+
+
+def table(shown: Iterable[Shown]) -> str:
+    """Every bar in the order of BARS as a Markdown table; one that no row was asked for is left out."""
+    found = {one.name: one for one in shown}
+    rows = ["| bar | what | measured | bar | aim | |", "|---|---|---:|---:|---:|---|"]
+    rows += [
+        f"| {bar.name} | {bar.what} | {'-' if one.value is None else number(one.value, bar.unit)} "
+        f"| {'>=' if bar.more else '<='} {bar.bar:g} | {bar.aim:g} | {verdict(bar, one.value).value} |"
+        for bar in BARS.values()
+        if (one := found.get(bar.name))
+    ]
+    return "\n".join(rows)
