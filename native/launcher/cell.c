@@ -58,6 +58,8 @@ void cell_let_go(const struct cell *cell, const struct run *run)
 {
   close(cell->leash);
   close(run->launcher);
+  if (run->go >= 0)
+    close(run->go);
   for (int i = 0; i < 3; i++)
     if (run->stdio[i] >= 0)
       close(run->stdio[i]);

@@ -71,8 +71,6 @@ static int obey(struct imd_launcher *launcher, const char *packet, size_t length
   switch (header.type) {
   case IMD_PREPARE:
     return imd_run_prepare(launcher, packet, length, fds);
-  case IMD_GO:
-    return imd_run_go(launcher, header.id);
   case IMD_KILL:
     return imd_run_kill(launcher, packet, length);
   case IMD_CONN_CLOSED:
@@ -324,6 +322,7 @@ static int start_parker(struct imd_launcher *launcher)
   const struct warden_config config = {
       .host_proc = proc,
       .host_mounts = mounts,
+      .outcomes = options->outcome_fd,
       .cgroup = launcher->subtree.directory,
       .controllers = launcher->subtree.controllers,
       .open_timeout_ms = options->open_timeout_ms,

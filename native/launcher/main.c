@@ -26,9 +26,10 @@ static void settle_descriptors(const struct imd_options *options)
   int fd;
   while ((fd = open("/dev/null", O_RDWR | O_CLOEXEC)) >= 0 && fd <= STDERR_FILENO)
     fcntl(fd, F_SETFD, 0);
-  int keep[] = {options->control_fd, options->lock_fd};
+  int keep[] = {options->control_fd, options->outcome_fd, options->lock_fd};
   imd_close_others(keep, sizeof keep / sizeof keep[0]);
   fcntl(options->control_fd, F_SETFD, FD_CLOEXEC);
+  fcntl(options->outcome_fd, F_SETFD, FD_CLOEXEC);
   if (options->lock_fd >= 0)
     fcntl(options->lock_fd, F_SETFD, FD_CLOEXEC);
 }

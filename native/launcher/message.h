@@ -18,6 +18,7 @@ enum {
 enum imd_w_message {
   IMD_W_PREPARE = 128,             /* launcher -> warden, id = run: struct imd_w_prepare, groups, the plan; descriptors */
   IMD_W_PARKED = 160,              /* warden -> launcher: this cell is ready for a run */
+  IMD_W_OVER,                      /* warden -> launcher, id = run: the broker has been told of its end */
 
   IMD_P_PARK = 192,                /* launcher -> parker, id = cell: struct imd_p_park */
   IMD_P_CELL = 224,                /* parker -> launcher, id = cell: a warden was forked; its socket */
@@ -26,10 +27,12 @@ enum imd_w_message {
 
 /*
  * Then uint32_t groups[ngroups], NULs to a multiple of eight, then the plan (unless IMD_PLAN_IN_MEMFD: the first
- * descriptor, sealed). The payload's 0, 1 and 2 are always the last three descriptors. The launcher has checked the
- * plan with imd_plan_check. GO, KILL, PREPARED, FAILED and EXITED are the broker's own, id = run.
+ * descriptor, sealed). The payload's 0, 1 and 2 and the pipe of GO are always the last four descriptors. The launcher has
+ * checked the plan with imd_plan_check. KILL, FAILED and EXITED are the broker's own, id = run.
  */
 struct imd_w_prepare { uint32_t uid, gid, ngroups, plan_length, flags, reserved; };
+
+enum { IMD_W_PREPARE_FDS = 4 };
 
 struct imd_p_park { uint32_t slot_base; uint32_t reserved; };
 

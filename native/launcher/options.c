@@ -10,6 +10,7 @@
 
 enum option_name {
   CONTROL_FD = 256,
+  OUTCOME_FD,
   SOCKET,
   SLOT_BASE,
   SLOT_COUNT,
@@ -25,6 +26,7 @@ enum option_name {
 
 static const struct option names[] = {
     {"control-fd", required_argument, NULL, CONTROL_FD},
+    {"outcome-fd", required_argument, NULL, OUTCOME_FD},
     {"socket", required_argument, NULL, SOCKET},
     {"slot-base", required_argument, NULL, SLOT_BASE},
     {"slot-count", required_argument, NULL, SLOT_COUNT},
@@ -86,6 +88,8 @@ static int take(struct imd_options *options, int name, char *text)
   switch (name) {
   case CONTROL_FD:
     return take_descriptor(text, &options->control_fd);
+  case OUTCOME_FD:
+    return take_descriptor(text, &options->outcome_fd);
   case LOCK_FD:
     return take_descriptor(text, &options->lock_fd);
   case SOCKET:
@@ -123,6 +127,7 @@ int imd_options_parse(struct imd_options *options, int argc, char **argv)
 {
   *options = (struct imd_options){
       .control_fd = -1,
+      .outcome_fd = -1,
       .lock_fd = -1,
       .max_connections = 16384,
       .open_timeout_ms = 5000,
@@ -146,8 +151,10 @@ int imd_options_parse(struct imd_options *options, int argc, char **argv)
     imd_log("unexpected argument: %s", argv[optind]);
     return -1;
   }
-  if (options->control_fd < 0 || !options->socket || options->slot_base == 0 || options->slot_count == 0) {
-    imd_log("--control-fd, --socket, --slot-base and --slot-count are needed: the daemon `immured` starts this program");
+  if (options->control_fd < 0 || options->outcome_fd < 0 || !options->socket || options->slot_base == 0 ||
+      options->slot_count == 0) {
+    imd_log("--control-fd, --outcome-fd, --socket, --slot-base and --slot-count are needed: the daemon `immured` starts "
+            "this program");
     return -1;
   }
   if ((uint64_t)options->slot_base + (uint64_t)options->slot_count * IMD_SLOT_SIZE > UINT32_MAX) {

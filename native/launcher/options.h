@@ -6,6 +6,7 @@
 
 struct imd_options {
   int control_fd;                  /* SEQPACKET, to the broker */
+  int outcome_fd;                  /* SEQPACKET: the wardens' way to the broker */
   int lock_fd;                     /* kept open for as long as anything of ours lives, -1: none */
   const char *socket;
   const char *cgroup;              /* our own subtree, NULL: none */

@@ -1,6 +1,5 @@
 #define _GNU_SOURCE
 #include "payload.h"
-#include "guard.h"
 #include "kernel.h"
 #include "plan.h"
 #include "util.h"
@@ -15,6 +14,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -26,7 +26,7 @@
 
 #define OOM_SCORE_ADJ "500"        /* before anything of the host's */
 #define DEFAULT_PATH "/usr/local/bin:/usr/bin:/bin"
-enum { CHANNEL = 3 };
+enum { GO = 3 };                   /* the only descriptor beside 0, 1 and 2 until exec */
 
 #define process_fail(err, ...) imd_fail((err), IMD_STAGE_PROCESS, errno, __VA_ARGS__)
 
@@ -180,8 +180,7 @@ static int become_leader(const struct cell *cell, const struct run *run, struct 
   return 0;
 }
 
-static int prepare(const struct cell *cell, const struct run *run, struct program *program, int *channel,
-                   struct imd_error *err)
+static int prepare(const struct cell *cell, const struct run *run, struct program *program, struct imd_error *err)
 {
   if (become_leader(cell, run, err) < 0)
     return -1;
@@ -192,15 +191,18 @@ static int prepare(const struct cell *cell, const struct run *run, struct progra
       return -1;
   }
   err->step = program->exec_step;
-  if (*channel != CHANNEL && dup3(*channel, CHANNEL, O_CLOEXEC) < 0)
+  if (run->go != GO && dup3(run->go, GO, O_CLOEXEC) < 0)
     return process_fail(err, "descriptors");
-  *channel = CHANNEL;
-  if (sys_close_range(CHANNEL + 1, ~0u) < 0)
+  if (sys_close_range(GO + 1, ~0u) < 0)
     return process_fail(err, "descriptors");
   if (chdir(program->cwd) < 0)
     return imd_fail(err, IMD_STAGE_CWD, errno, "%s", program->cwd);
   const char *name = program->argv[0];
   program->exists = strchr(name, '/') && faccessat(AT_FDCWD, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+
+  err->step = program->filter_step;
+  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program->filter) < 0)
+    return process_fail(err, "the system call filter");
   return 0;
 }
 
@@ -229,33 +231,41 @@ static int search_and_execute(const struct program *program)
   }
 }
 
-/* By means that every filter lets pass. */
-_Noreturn static void give_up(int channel, const struct imd_error *err)
+_Noreturn static void give_up(struct birth *birth)
 {
-  (void)!write(channel, err, sizeof *err);
+  atomic_store(&birth->stage, BIRTH_FAILED);
   _exit(EXIT_FAILURE);
 }
 
-_Noreturn static void be_payload(const struct cell *cell, const struct run *run, struct program *program, int channel)
+/* True once the intent is durable. `read` is a call that no filter can deny. */
+static bool wait_for_go(void)
 {
-  struct imd_error err = IMD_ERROR_INIT;
-  close(cell->leash);
-  if (prepare(cell, run, program, &channel, &err) < 0)
-    give_up(channel, &err);
-  char word = 'r';
-  if (write(channel, &word, 1) != 1 || read(channel, &word, 1) != 1)
-    _exit(EXIT_FAILURE);
+  char word;
+  ssize_t got;
+  do
+    got = read(GO, &word, 1);
+  while (got < 0 && errno == EINTR);
+  return got == 1;
+}
 
-  err.step = program->filter_step;
-  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program->filter) < 0) {
-    process_fail(&err, "the system call filter");
-    give_up(channel, &err);
+_Noreturn static void be_payload(const struct cell *cell, const struct run *run, struct program *program,
+                                 struct birth *birth)
+{
+  close(cell->leash);
+  if (prepare(cell, run, program, &birth->err) < 0)
+    give_up(birth);
+  atomic_store(&birth->stage, BIRTH_WAITING);
+  if (!wait_for_go()) {
+    atomic_store(&birth->stage, BIRTH_CALLED_OFF);
+    _exit(EXIT_FAILURE);
   }
-  err.step = program->exec_step;
+  birth->started = imd_now_ns();
+  atomic_store(&birth->stage, BIRTH_STARTED);
   const int error = search_and_execute(program);
-  imd_fail(&err, IMD_STAGE_EXEC, error, error == ENOENT && program->exists ? "%s: its interpreter" : "%s",
+  birth->err.step = program->exec_step;
+  imd_fail(&birth->err, IMD_STAGE_EXEC, error, error == ENOENT && program->exists ? "%s: its interpreter" : "%s",
            program->argv[0]);
-  give_up(channel, &err);
+  give_up(birth);
 }
 
 /* --- in the warden ----------------------------------------------------------------------------------------------- */
@@ -283,42 +293,25 @@ static int check_stdio(int fd, int number, const struct run *run, struct imd_err
   return 0;
 }
 
-static int wait_until_ready(const struct payload *payload, const struct run *run, int timeout_ms,
-                            struct imd_error *err)
-{
-  switch (run_wait(run, payload->channel, imd_now_ns() + (uint64_t)timeout_ms * 1000000u)) {
-  case WAITED_READY: break;
-  case WAITED_KILLED: return imd_fail(err, IMD_STAGE_KILLED, 0, "killed while the payload was being prepared");
-  case WAITED_TOO_LONG:
-    return imd_fail(err, IMD_STAGE_DEADLINE, ETIMEDOUT, "the working directory did not answer");
-  default: return process_fail(err, "waiting for the payload");
-  }
-  struct imd_error said;
-  const ssize_t got = recv(payload->channel, &said, sizeof said, 0);
-  if (got == 1)
-    return 0;
-  if (got != (ssize_t)sizeof said)
-    return imd_fail(err, IMD_STAGE_PROCESS, 0, "the payload's process died while it was being prepared");
-  *err = said;
-  return -1;
-}
-
 int payload_start(struct payload *payload, const struct cell *cell, const struct cgroup *cgroup,
                   const struct run *run, struct imd_error *err)
 {
   for (int i = 0; i < 3; i++)
     if (check_stdio(run->stdio[i], i, run, err) < 0)
       return -1;
+  struct stat st;
+  if (fstat(run->go, &st) < 0 || !S_ISFIFO(st.st_mode))
+    return imd_fail(err, IMD_STAGE_PROCESS, 0, "what GO should come through is no pipe");
   struct program program;
   if (lay_out(&program, run, err) < 0)
     return -1;
   cleanup_free char **words = program.argv;
 
-  int pair[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-    return process_fail(err, "a socket");
-  payload->channel = pair[0];
-  cleanup_fd int theirs = pair[1];
+  struct birth *birth = mmap(NULL, sizeof *birth, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (birth == MAP_FAILED)
+    return process_fail(err, "memory");
+  birth->err = (struct imd_error)IMD_ERROR_INIT;
+  payload->birth = birth;
   struct clone_args args = {
       .flags = CLONE_PIDFD | (cgroup->dir >= 0 ? CLONE_INTO_CGROUP : 0),
       .pidfd = (uintptr_t)&payload->pidfd,
@@ -327,27 +320,21 @@ int payload_start(struct payload *payload, const struct cell *cell, const struct
   };
   payload->pid = sys_clone3(&args);
   if (payload->pid == 0)
-    be_payload(cell, run, &program, theirs);
-  if (payload->pid < 0)
-    return process_fail(err, "the payload's process");
-  imd_close(&theirs);
-  return wait_until_ready(payload, run, cell->config->open_timeout_ms, err);
+    be_payload(cell, run, &program, birth);
+  return payload->pid < 0 ? process_fail(err, "the payload's process") : 0;
 }
 
-int payload_go(const struct payload *payload, struct imd_error *err)
+void payload_failure(const struct payload *payload, struct imd_error *err)
 {
-  return send(payload->channel, "g", 1, MSG_NOSIGNAL) == 1 ? 0 : process_fail(err, "the payload's process");
-}
-
-int payload_result(struct payload *payload, struct imd_error *err)
-{
-  struct imd_error said;
-  const ssize_t got = recv(payload->channel, &said, sizeof said, MSG_DONTWAIT);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR))
-    return 0;
-  imd_close(&payload->channel);
-  if (got != (ssize_t)sizeof said)
-    return 0;
-  *err = said;
-  return -1;
+  switch (payload_stage(payload)) {
+  case BIRTH_FAILED:
+    *err = payload->birth->err;
+    break;
+  case BIRTH_CALLED_OFF:
+    imd_fail(err, IMD_STAGE_KILLED, 0, "called off before it ran");
+    break;
+  default:
+    imd_fail(err, IMD_STAGE_PROCESS, 0, "the payload's process died while it was being prepared");
+    break;
+  }
 }

@@ -7,25 +7,47 @@
 #include "error.h"
 #include "run.h"
 
+#include <stdatomic.h>
+
+enum birth_stage {
+  BIRTH_PREPARING,
+  BIRTH_WAITING,                   /* for GO, every step taken, the filter too */
+  BIRTH_CALLED_OFF,                /* GO never came */
+  BIRTH_STARTED,                   /* GO came: `started` is when, and exec follows */
+  BIRTH_FAILED,                    /* `err` says why there was no exec */
+};
+
+/*
+ * How far the payload's process is: memory that it shares with the warden until it executes. So nobody is woken on the
+ * way, and no filter is in the way of what it has to say.
+ */
+struct birth {
+  _Atomic uint32_t stage;          /* enum birth_stage */
+  uint64_t started;                /* imd_now_ns */
+  struct imd_error err;
+};
+
 struct payload {
   pid_t pid;
   int pidfd;
-  int channel;                     /* closes at exec; before that, why there was none */
+  struct birth *birth;             /* NULL: no process was made */
 };
 
-#define PAYLOAD_NONE {.pid = -1, .pidfd = -1, .channel = -1}
+#define PAYLOAD_NONE {.pid = -1, .pidfd = -1, .birth = NULL}
 
 /*
- * Makes the process and takes it through every step of the plan but the last two: born in its cgroup, with the
- * payload's identity, in its working directory, without capabilities, it waits.
+ * Makes the process, which takes every step of the plan but the last: born in its cgroup, with the payload's identity,
+ * in its working directory, without capabilities, under its filter, it waits at run->go and executes.
  */
 int payload_start(struct payload *payload, const struct cell *cell, const struct cgroup *cgroup,
                   const struct run *run, struct imd_error *err);
 
-/* The filter, and exec. What comes of it arrives on the channel. */
-int payload_go(const struct payload *payload, struct imd_error *err);
+static inline enum birth_stage payload_stage(const struct payload *payload)
+{
+  return payload->birth ? (enum birth_stage)atomic_load(&payload->birth->stage) : BIRTH_PREPARING;
+}
 
-/* The channel is readable: 0 when the program runs (or the process died: its status says of what), else why not. */
-int payload_result(struct payload *payload, struct imd_error *err);
+/* Of a dead process that never started: why. */
+void payload_failure(const struct payload *payload, struct imd_error *err);
 
 #endif

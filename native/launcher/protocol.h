@@ -1,8 +1,10 @@
 /*
  * What the broker (Python) and the launcher (this folder) say to each other, and what a plan is.
  *
- * One SOCK_SEQPACKET pair; every message is one packet: `struct imd_header`, then the body named beside its type,
- * in the machine's own byte order (both ends are one machine and one build). Descriptors ride by SCM_RIGHTS.
+ * Two SOCK_SEQPACKET pairs: one for all but the ends of runs, which every warden says itself through the other, whose
+ * far end all of them share (on the way through the launcher, a wake-up of it would be part of every run). Every message
+ * is one packet: `struct imd_header`, then the body named beside its type, in the machine's own byte order (both ends
+ * are one machine and one build). Descriptors ride by SCM_RIGHTS.
  * The Python side takes every number below from this header through cffi (`immured._abi`): nothing is typed twice.
  *
  * The launcher is root and never parses what a client sent. It takes plans, and re-checks what no plan may break
@@ -14,7 +16,7 @@
 #include <stdint.h>
 
 enum {
-  IMD_PROTOCOL_VERSION = 1,
+  IMD_PROTOCOL_VERSION = 2,
   IMD_MAX_PACKET = 65536,          /* one SEQPACKET message, header included */
   IMD_MAX_PLAN = 4 << 20,          /* larger than a packet: a sealed memfd */
   IMD_MAX_STEPS = 512,
@@ -23,6 +25,9 @@ enum {
   IMD_MAX_COLLECT = 64,            /* below SCM_MAX_FD (253) */
   IMD_SLOT_SIZE = 65536,           /* host ids per cell */
   IMD_PAYLOAD_ID = 1000,           /* the payload's uid and gid inside */
+  IMD_MAX_VIOLATIONS = 64,         /* that are told one by one; the rest is counted */
+  IMD_MAX_TARGET = 512,            /* bytes of a violation's path */
+  IMD_MAX_EXE = 256,
 };
 
 struct imd_header {
@@ -34,7 +39,6 @@ struct imd_header {
 enum imd_message {
   /* broker -> launcher */
   IMD_PREPARE = 1,                 /* run: struct imd_prepare, then the plan inline, or its memfd as first descriptor */
-  IMD_GO,                          /* run: the intent is durable; exec, at once or as soon as it is prepared */
   IMD_KILL,                        /* run: struct imd_kill */
   IMD_CONN_CLOSED,                 /* connection: forget who it was */
   IMD_STOP,                        /* accept nobody any more; live runs go on */
@@ -42,12 +46,18 @@ enum imd_message {
   /* launcher -> broker */
   IMD_READY = 64,                  /* struct imd_ready, then the cgroup path, no NUL */
   IMD_CONN,                        /* connection: struct imd_conn, then groups; its descriptor */
-  IMD_PREPARED,                    /* run: the cell waits for GO; not sent where GO has come already */
+
+  /* warden -> broker; of a warden that died before, launcher -> broker. The second about one run is to be dropped. */
   IMD_FAILED,                      /* run: struct imd_failed, then text; the run is over, everything is torn down */
-  IMD_EXITED,                      /* run: struct imd_outcome; collected files as descriptors, in the plan's order */
+  IMD_EXITED,                      /* run: struct imd_outcome, struct imd_violations if there are any; collected files as
+                                      descriptors, in the plan's order */
 };
 
-/* Three descriptors always follow the plan's (if any): the payload's 0, 1 and 2. */
+/*
+ * Four descriptors always follow the plan's (if any): the payload's 0, 1 and 2, and the reading end of a pipe. One byte
+ * in it is GO: the intent is durable, exec, at once or as soon as it is prepared. Its end without one calls the run off
+ * (FAILED, KILLED). The payload's own process waits there, so that nobody between has to be woken.
+ */
 struct imd_prepare {
   uint64_t connection;             /* whose authority opens host paths */
   uint32_t plan_length;
@@ -69,6 +79,7 @@ enum imd_cause {                   /* as in the contract; what the launcher can 
   IMD_CAUSE_PIDS,
   IMD_CAUSE_OUTPUT_LIMIT,
   IMD_CAUSE_KILLED,
+  IMD_CAUSE_VIOLATION,             /* a write outside the allowance, where the plan's EXPLAIN says halt */
 };
 
 struct imd_kill { uint32_t cause; uint32_t reserved; };
@@ -107,7 +118,8 @@ enum imd_stage {
   IMD_STAGE_PROCESS,               /* clone, credentials, limits, filter */
   IMD_STAGE_CWD,
   IMD_STAGE_EXEC,
-  IMD_STAGE_KILLED,                /* killed before GO */
+  IMD_STAGE_KILLED,                /* killed, or called off, before GO */
+  IMD_STAGE_LOST,                  /* its warden died under it: whether it ran, who gave GO knows */
 };
 
 enum imd_measured {                /* imd_outcome.measured: which figures are real */
@@ -128,6 +140,30 @@ struct imd_outcome {
   uint64_t io_read, io_written;    /* bytes */
   uint64_t stragglers;             /* 1: something of the tree still lived when the main process ended, and was killed */
   uint64_t collected;              /* bit i: collect i has a descriptor; clear: it is missing or not a regular file */
+};
+
+enum imd_violation_kind {
+  IMD_VIOLATION_WRITE = 1,         /* a write that the mounts refuse: target is the path */
+  IMD_VIOLATION_SYSCALL,           /* a call that the filter refuses with EPERM; target is its path, where it has one */
+  IMD_VIOLATION_CONNECT,           /* an address that the network mode does not reach: target is its struct sockaddr */
+  IMD_VIOLATION_KINDS = IMD_VIOLATION_CONNECT,
+};
+
+/* Then `records` times struct imd_violation, each with its target and its exe behind it; nothing is aligned. */
+struct imd_violations {
+  uint32_t records, reserved;
+  uint64_t count[3];               /* by kind, from 1: those without a record too */
+};
+/* The number and arguments are the kernel's; target and exe were read from the process, which may have lied. */
+struct imd_violation {
+  uint32_t kind;                   /* enum imd_violation_kind */
+  uint32_t number;                 /* of the system call */
+  int32_t pid;                     /* inside */
+  uint16_t target_length, exe_length;
+  uint64_t argument[3];
+};
+enum {
+  IMD_VIOLATIONS_SPACE = 32 + IMD_MAX_VIOLATIONS * (40 + IMD_MAX_TARGET + IMD_MAX_EXE),
 };
 
 /*
@@ -164,8 +200,12 @@ enum imd_op {
   IMD_OP_DROP_CAPABILITIES = 44,   /* !  | all sets, the bounding set too */
   IMD_OP_NO_NEW_PRIVS = 45,        /* !  | */
   IMD_OP_SECCOMP = 46,             /* !  | the program: struct sock_filter[] */
+  IMD_OP_EXPLAIN = 47,             /*    flags (enum imd_explain_flag) | the explained program, set in the first one's place: it
+                                       notifies where that refuses with EPERM, and before what may be a violation */
   IMD_OP_EXEC = 50,                /* !  argc | cwd, argv..., env...; argv[0] without a slash is looked up in env's PATH */
 };
+
+enum imd_explain_flag { IMD_EXPLAIN_HALT = 1 };  /* a write outside the allowance ends the run */
 
 enum imd_bind_flag {
   IMD_BIND_WRITE = 1,

@@ -19,9 +19,7 @@ enum {
 
 enum run_state {
   RUN_WAITING,                     /* for a cell */
-  RUN_PREPARING,
-  RUN_PREPARED,                    /* for GO */
-  RUN_GOING,
+  RUN_GIVEN,                       /* to its warden, which has not said that it is over */
   RUN_OVER,                        /* the broker knows; its warden is not gone yet */
 };
 
@@ -29,11 +27,11 @@ struct imd_run {
   struct imd_node node;            /* key: the broker's number */
   TAILQ_ENTRY(imd_run) link;       /* among those that wait */
   enum run_state state;
-  bool go_given, kill_sent;
+  bool kill_sent;
   struct imd_cell *cell;           /* NULL while it waits */
   char *letter;                    /* IMD_W_PREPARE's body, while it waits */
   size_t letter_size;
-  struct imd_fds fds;              /* the plan's and 0, 1, 2, while it waits */
+  struct imd_fds fds;              /* the plan's, 0, 1, 2 and GO's, while it waits */
   char tenant[NAME_SPACE], sandbox[NAME_SPACE];
 };
 
@@ -120,7 +118,7 @@ static int place_plan(const char *packet, size_t length, const struct imd_prepar
   const bool in_memfd = prepare->flags & IMD_PLAN_IN_MEMFD;
   if (prepare->flags & ~(uint32_t)(IMD_PLAN_IN_MEMFD | IMD_OURS_0 | IMD_OURS_1 | IMD_OURS_2))
     return imd_fail(err, IMD_STAGE_PLAN, 0, "unknown flags %#x", prepare->flags);
-  if (fds->count != (in_memfd ? 4 : 3))
+  if (fds->count != IMD_W_PREPARE_FDS + (in_memfd ? 1u : 0u))
     return imd_fail(err, IMD_STAGE_PLAN, 0, "%u descriptors came with the plan", fds->count);
   if (length - head != (in_memfd ? 0 : prepare->plan_length))
     return imd_fail(err, IMD_STAGE_PLAN, 0, "a plan of %u bytes in %zu", prepare->plan_length, length - head);
@@ -151,7 +149,7 @@ static bool hand_over(struct imd_launcher *launcher, struct imd_run *run, const 
     if (imd_send_packet(cell->socket, IMD_W_PREPARE, run->node.key, body, pieces, fds->fd, fds->count,
                         MSG_DONTWAIT) == 0) {
       run->cell = cell;
-      run->state = RUN_PREPARING;
+      run->state = RUN_GIVEN;
       return true;
     }
     cell->run = NULL;
@@ -261,27 +259,6 @@ static void tell_warden(struct imd_launcher *launcher, struct imd_run *run, uint
     imd_pool_close(&launcher->pool, cell);
 }
 
-static void go(struct imd_launcher *launcher, struct imd_run *run)
-{
-  run->state = RUN_GOING;
-  tell_warden(launcher, run, IMD_GO, NULL, 0);
-}
-
-int imd_run_go(struct imd_launcher *launcher, uint64_t id)
-{
-  struct imd_run *run = (struct imd_run *)imd_table_find(&launcher->runs, id);
-  if (!run)
-    return 0;                      /* it failed while GO was on its way */
-  if (run->go_given) {
-    imd_log("a second GO for run %llu", (unsigned long long)id);
-    return -1;
-  }
-  run->go_given = true;
-  if (run->state == RUN_PREPARED)
-    go(launcher, run);
-  return 0;
-}
-
 int imd_run_kill(struct imd_launcher *launcher, const char *packet, size_t length)
 {
   struct imd_header header;
@@ -330,51 +307,22 @@ static void note_cell_failure(struct imd_launcher *launcher, const char *body, s
 }
 
 /* False: this is not what a warden says now. */
-static bool take_from_warden(struct imd_launcher *launcher, struct imd_cell *cell, const char *packet, size_t length,
-                             const struct imd_fds *fds)
+static bool take_from_warden(struct imd_launcher *launcher, struct imd_cell *cell, const char *packet, size_t length)
 {
   struct imd_header header;
   memcpy(&header, packet, sizeof header);
-  const char *body = packet + sizeof header;
-  const size_t size = length - sizeof header;
-
   if (cell->state == IMD_CELL_PARKING) {
     if (header.type == IMD_W_PARKED)
       imd_pool_ready(&launcher->pool, cell);
     else if (header.type == IMD_FAILED)
-      note_cell_failure(launcher, body, size);
+      note_cell_failure(launcher, packet + sizeof header, length - sizeof header);
     return header.type == IMD_W_PARKED || header.type == IMD_FAILED;
   }
-
   struct imd_run *run = cell->run;
-  if (!run || header.id != run->node.key)
+  if (!run || run->state != RUN_GIVEN || header.id != run->node.key || header.type != IMD_W_OVER)
     return false;
-  switch (header.type) {
-  case IMD_PREPARED:
-    if (run->state != RUN_PREPARING)
-      return false;
-    run->state = RUN_PREPARED;
-    if (run->go_given) {
-      go(launcher, run);
-      return true;
-    }
-    break;
-  case IMD_EXITED:
-    if (run->state != RUN_GOING || size != sizeof(struct imd_outcome))
-      return false;
-    end(launcher, run);
-    break;
-  case IMD_FAILED:
-    if (size < sizeof(struct imd_failed))
-      return false;
-    end(launcher, run);
-    break;
-  default:
-    return false;
-  }
-  imd_outbox_put(&launcher->outbox, header.type, header.id, body, size, fds->fd, fds->count);
-  if (run->state == RUN_OVER)
-    imd_pool_close(&launcher->pool, cell);
+  end(launcher, run);
+  imd_pool_close(&launcher->pool, cell);
   return true;
 }
 
@@ -387,7 +335,7 @@ bool imd_run_warden_spoke(struct imd_launcher *launcher, struct imd_cell *cell)
   const ssize_t length = imd_recv_packet(cell->socket, packet, sizeof packet, &fds, MSG_DONTWAIT);
   if (length < 0 && errno == EAGAIN)
     return false;
-  if (length > 0 && take_from_warden(launcher, cell, packet, (size_t)length, &fds))
+  if (length > 0 && take_from_warden(launcher, cell, packet, (size_t)length))
     return true;
   if (length != 0)
     imd_log("cell %llu: unexpected message", (unsigned long long)cell->number);
@@ -400,18 +348,11 @@ bool imd_run_warden_spoke(struct imd_launcher *launcher, struct imd_cell *cell)
 
 static void report_lost(struct imd_launcher *launcher, const struct imd_run *run, const struct imd_p_gone *gone)
 {
-  if (run->state == RUN_GOING) {
-    /* Its tree was killed as its namespace was; what it had done until then nobody measured. */
-    const struct imd_outcome outcome = {
-        .cause = IMD_CAUSE_KILLED, .wait_code = CLD_KILLED, .wait_status = SIGKILL, .stragglers = 1};
-    imd_outbox_put(&launcher->outbox, IMD_EXITED, run->node.key, &outcome, sizeof outcome, NULL, 0);
-    return;
-  }
   struct imd_error error = IMD_ERROR_INIT;
   if (WIFSIGNALED(gone->status))
-    imd_fail(&error, IMD_STAGE_CELL, 0, "the cell's warden was killed by signal %d", WTERMSIG(gone->status));
+    imd_fail(&error, IMD_STAGE_LOST, 0, "the cell's warden was killed by signal %d", WTERMSIG(gone->status));
   else
-    imd_fail(&error, IMD_STAGE_CELL, 0, "the cell's warden ended with status %d", WEXITSTATUS(gone->status));
+    imd_fail(&error, IMD_STAGE_LOST, 0, "the cell's warden ended with status %d", WEXITSTATUS(gone->status));
   imd_outbox_fail(&launcher->outbox, run->node.key, &error);
 }
 

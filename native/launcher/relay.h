@@ -9,7 +9,6 @@
  * in the log means that the broker breaks the protocol.
  */
 int imd_run_prepare(struct imd_launcher *launcher, const char *packet, size_t length, struct imd_fds *fds);
-int imd_run_go(struct imd_launcher *launcher, uint64_t id);
 int imd_run_kill(struct imd_launcher *launcher, const char *packet, size_t length);
 
 /* A warden's socket has something to read. True when a message was taken, so that there may be another. */

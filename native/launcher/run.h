@@ -19,6 +19,7 @@ struct run {
   const void *plan;                /* checked */
   int launcher;                    /* its end hung up, or a kill, ends every wait */
   int stdio[3];                    /* the payload's 0, 1 and 2 until it has them; -1 then */
+  int go;                          /* the pipe of GO, likewise */
   uint32_t ours;                   /* enum imd_prepare_flag: which of them are pipes of the broker's own */
   bool over;                       /* the payload is dead: a kill comes too late */
   uint64_t wall_ns, cpu_ns;        /* 0: no bound */

@@ -23,13 +23,14 @@ struct watch {
   const struct cgroup *cgroup;
   struct run *run;
   struct payload *payload;
-  uint64_t start, end;             /* exec, and the death of the main process */
-  uint64_t wall_deadline;          /* 0: none */
+  uint64_t end;                    /* the death of the main process; 0: it lives */
+  uint64_t birth_deadline;         /* it waits for GO by then, or something of its plan does not answer */
+  uint64_t wall_look;              /* when the wall time may have passed; 0: no bound */
   uint64_t cpu_look;               /* when to look at the cpu time next; 0: never */
   uint32_t processors;
   uint64_t patience;               /* when what was killed should be dead; 0: nothing was killed */
   uint32_t cause;                  /* 0: nothing happened yet */
-  bool orphaned, failed;
+  bool orphaned, late;
 };
 
 static void pass_sentence(struct watch *watch, uint32_t cause)
@@ -37,7 +38,6 @@ static void pass_sentence(struct watch *watch, uint32_t cause)
   if (watch->cause != 0)
     return;
   watch->cause = cause;
-  watch->wall_deadline = 0;
   watch->patience = imd_now_ns() + UNKILLABLE_MS * 1000000ull;
   cgroup_kill(watch->cgroup);
   cell_kill(watch->cell);
@@ -56,11 +56,31 @@ static void look_at_cpu(struct watch *watch, uint64_t now)
   watch->cpu_look = now + (rest > CPU_STEP_NS ? rest : CPU_STEP_NS);
 }
 
+/*
+ * Nobody wakes us for GO. What is counted from it is looked at when it could be used up had GO come at once, and then
+ * anew from when it did.
+ */
+static void look_at_wall(struct watch *watch, uint64_t now)
+{
+  const uint64_t start = payload_stage(watch->payload) == BIRTH_STARTED ? watch->payload->birth->started : now;
+  watch->wall_look = start + watch->run->wall_ns;
+  if (now >= watch->wall_look)
+    pass_sentence(watch, IMD_CAUSE_TIMEOUT);
+}
+
 static void look_at_clock(struct watch *watch)
 {
   const uint64_t now = imd_now_ns();
-  if (watch->wall_deadline != 0 && now >= watch->wall_deadline)
-    pass_sentence(watch, IMD_CAUSE_TIMEOUT);
+  if (watch->cause != 0)
+    return;
+  if (watch->birth_deadline != 0 && now >= watch->birth_deadline) {
+    watch->birth_deadline = 0;
+    watch->late = payload_stage(watch->payload) == BIRTH_PREPARING;
+    if (watch->late)
+      pass_sentence(watch, IMD_CAUSE_KILLED);
+  }
+  if (watch->wall_look != 0 && now >= watch->wall_look)
+    look_at_wall(watch, now);
   if (watch->cause == 0 && watch->cpu_look != 0 && now >= watch->cpu_look)
     look_at_cpu(watch, now);
 }
@@ -82,26 +102,17 @@ static void hear_launcher(struct watch *watch)
   pass_sentence(watch, IMD_CAUSE_KILLED);
 }
 
-static void hear_payload(struct watch *watch, struct imd_error *err)
+static uint64_t earlier(uint64_t one, uint64_t other)
 {
-  if (payload_result(watch->payload, err) < 0) {
-    watch->failed = true;
-    return;
-  }
-  if (watch->payload->channel >= 0)
-    return;
-  /* It is the command's time: the deadline counts from the same moment as what is reported. */
-  watch->start = imd_now_ns();
-  if (watch->wall_deadline != 0)
-    watch->wall_deadline = watch->start + watch->run->wall_ns;
+  return one == 0 || (other != 0 && other < one) ? other : one;
 }
 
-/* -1 milliseconds: for good. Rounded up, so that nothing is looked at too early. */
+/* NULL: for good. */
 static const struct timespec *time_left(const struct watch *watch, struct timespec *left)
 {
-  uint64_t next = watch->patience != 0 ? watch->patience : watch->wall_deadline;
-  if (watch->cause == 0 && watch->cpu_look != 0 && (next == 0 || watch->cpu_look < next))
-    next = watch->cpu_look;
+  const uint64_t next = watch->cause != 0
+                            ? watch->patience
+                            : earlier(watch->birth_deadline, earlier(watch->wall_look, watch->cpu_look));
   if (next == 0)
     return NULL;
   const uint64_t now = imd_now_ns(), rest = next > now ? next - now : 0;
@@ -109,27 +120,24 @@ static const struct timespec *time_left(const struct watch *watch, struct timesp
   return left;
 }
 
-static void watch_until_death(struct watch *watch, struct imd_error *err)
+static void watch_until_death(struct watch *watch)
 {
   while (!watch->end) {
     struct pollfd events[] = {
         {.fd = watch->payload->pidfd, .events = POLLIN},
-        {.fd = watch->payload->channel, .events = POLLIN},
         {.fd = watch->orphaned ? -1 : watch->run->launcher, .events = POLLIN},
         {.fd = watch->run->kill_on_pids && watch->cause == 0 ? watch->cgroup->pids_events : -1, .events = POLLPRI},
     };
     struct timespec left;
     if (ppoll(events, sizeof events / sizeof events[0], time_left(watch, &left), NULL) < 0 && errno != EINTR)
       pass_sentence(watch, IMD_CAUSE_KILLED);
-    if (events[1].revents)
-      hear_payload(watch, err);
     if (events[0].revents || (watch->patience != 0 && imd_now_ns() >= watch->patience)) {
       watch->end = imd_now_ns();
       return;
     }
-    if (events[3].revents && cgroup_pids_events(watch->cgroup) > 0)
+    if (events[2].revents && cgroup_pids_events(watch->cgroup) > 0)
       pass_sentence(watch, IMD_CAUSE_PIDS);
-    if (events[2].revents)
+    if (events[1].revents)
       hear_launcher(watch);
     look_at_clock(watch);
   }
@@ -210,33 +218,44 @@ bool kill_cell(struct cell *cell, const struct cgroup *cgroup, struct payload *p
   return cell_wait(cell, patience_ms);
 }
 
+/* There was no exec: why. */
+static int never_started(const struct watch *watch, struct imd_error *err)
+{
+  if (watch->late)
+    return imd_fail(err, IMD_STAGE_DEADLINE, ETIMEDOUT, "the working directory did not answer");
+  if (watch->cause != 0 && payload_stage(watch->payload) != BIRTH_FAILED)
+    return imd_fail(err, IMD_STAGE_KILLED, 0, "killed before it ran");
+  payload_failure(watch->payload, err);
+  return -1;
+}
+
 int supervise(struct cell *cell, const struct cgroup *cgroup, struct run *run, struct payload *payload,
               struct imd_outcome *outcome, bool *orphaned, struct imd_error *err)
 {
-  struct watch watch = {.cell = cell, .cgroup = cgroup, .run = run, .payload = payload, .start = imd_now_ns()};
+  const uint64_t now = imd_now_ns();
+  struct watch watch = {
+      .cell = cell, .cgroup = cgroup, .run = run, .payload = payload,
+      .birth_deadline = now + (uint64_t)cell->config->open_timeout_ms * 1000000u,
+      .wall_look = run->wall_ns != 0 ? now + run->wall_ns : 0};
   cpu_set_t processors;
   watch.processors = sched_getaffinity(0, sizeof processors, &processors) == 0 ? (uint32_t)CPU_COUNT(&processors) : 1;
-  if (run->wall_ns != 0)
-    watch.wall_deadline = watch.start + run->wall_ns;
   if (run->cpu_ns != 0 && cgroup->cpu_stat >= 0)
-    look_at_cpu(&watch, watch.start);
-
-  if (payload_go(payload, err) < 0)
-    watch.failed = true;           /* it died while it waited */
-  watch_until_death(&watch, err);
+    look_at_cpu(&watch, now);
+  watch_until_death(&watch);
 
   memset(outcome, 0, sizeof *outcome);
   reap(&watch, outcome);
   run->over = true;
-  if (!watch.failed && !outcome->stragglers)
+  const bool started = payload_stage(payload) == BIRTH_STARTED;
+  if (started && !outcome->stragglers)
     outcome->stragglers = cgroup->dir >= 0 ? cgroup_populated(cgroup) : has_processes(cell);
   if ((outcome->stragglers || watch.cause != 0) && !kill_cell(cell, cgroup, payload, UNKILLABLE_MS))
     outcome->stragglers = 1;
   *orphaned = watch.orphaned;
-  if (watch.failed)
-    return -1;
+  if (!started)
+    return never_started(&watch, err);
   cgroup_measure(cgroup, outcome);
   outcome->cause = find_cause(&watch, outcome);
-  outcome->wall_ns = watch.end - watch.start;
+  outcome->wall_ns = watch.end - payload->birth->started;
   return 0;
 }

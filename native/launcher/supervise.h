@@ -1,4 +1,4 @@
-/* From GO to the death of everything that the payload started, and what there is to say of it. */
+/* From the birth of the payload's process to the death of everything that the payload started, and what there is to say of it. */
 #ifndef IMMURED_SUPERVISE_H
 #define IMMURED_SUPERVISE_H
 
@@ -14,7 +14,7 @@ enum { UNKILLABLE_MS = 5000 };
 
 /*
  * Returns when no process of the cell is left: 0 with `outcome` filled but for `collected`; -1 with `err` when there
- * was no exec. `*orphaned`: the launcher is gone, and there is nobody to tell. Afterwards run->over holds.
+ * was no exec (it failed, GO never came, or a kill came before it). `*orphaned`: the launcher is gone, and there is nobody to tell. Afterwards run->over holds.
  *
  * A process that waits for a file system which never answers cannot be killed: after UNKILLABLE_MS its run is over all
  * the same, as killed and with stragglers, and `payload` still names it for kill_cell.

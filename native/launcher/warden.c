@@ -61,6 +61,19 @@ _Noreturn static void end(struct warden *warden)
   leave(warden);
 }
 
+/* To the broker, and then to the launcher that it knows. Before there was a run: to the launcher alone. */
+static void tell_end(const struct warden *warden, uint32_t type, const struct iovec *body, size_t pieces,
+                     const struct imd_fds *fds)
+{
+  const struct run *run = &warden->run;
+  const int broker = run->id != 0 ? warden->cell.config->outcomes : run->launcher;
+  const int told = imd_send_packet(broker, type, run->id, body, pieces, fds ? fds->fd : NULL, fds ? fds->count : 0, 0);
+  if (told < 0)
+    imd_log("the end of run %llu could not be told: %s", (unsigned long long)run->id, strerror(errno));
+  else if (run->id != 0)
+    imd_send_message(run->launcher, IMD_W_OVER, run->id, NULL, 0, 0);
+}
+
 _Noreturn static void fail(struct warden *warden, const struct imd_error *err)
 {
   const struct imd_failed failed = {.stage = err->stage, .step = err->step, .error = err->error};
@@ -71,7 +84,7 @@ _Noreturn static void fail(struct warden *warden, const struct imd_error *err)
   /* The protocol's word: by then everything is torn down. What cannot be killed is waited for after it. */
   if (kill_cell(&warden->cell, &warden->cgroup, &warden->payload, UNKILLABLE_MS))
     cgroup_remove(&warden->cgroup);
-  imd_send_packet(warden->run.launcher, IMD_FAILED, warden->run.id, body, 2, NULL, 0, 0);
+  tell_end(warden, IMD_FAILED, body, 2, NULL);
   end(warden);
 }
 
@@ -126,13 +139,14 @@ static int read_order(struct warden *warden, struct order *order, size_t size, s
   const size_t offset = imd_w_plan_offset(prepare->ngroups);
   if (size != offset + (in_memfd ? 0 : prepare->plan_length))
     return imd_fail(err, IMD_STAGE_PLAN, 0, "the order is not of the length that it says");
-  if (order->fds.count != 3u + in_memfd)
+  if (order->fds.count != IMD_W_PREPARE_FDS + (in_memfd ? 1u : 0u))
     return imd_fail(err, IMD_STAGE_PLAN, 0, "%u descriptors came with the order", order->fds.count);
   if (in_memfd && read_memfd(order, order->fds.fd[0], prepare->plan_length, err) < 0)
     return -1;
 
   struct run *run = &warden->run;
   memcpy(run->stdio, order->fds.fd + in_memfd, sizeof run->stdio);
+  run->go = order->fds.fd[in_memfd + 3];
   run->peer = (struct peer){prepare->uid, prepare->gid, prepare->ngroups, (const gid_t *)(prepare + 1)};
   run->plan = in_memfd ? order->plan_copy : (const char *)order->packet + offset;
   if (imd_plan_check(run->plan, prepare->plan_length, err) < 0)
@@ -183,19 +197,6 @@ static size_t wait_for_order(struct warden *warden, struct order *order)
   return got > 0 ? (size_t)got : 0;
 }
 
-/* GO: 0. A kill: -1. The launcher gone, or something else: the end. */
-static int wait_for_go(struct warden *warden, struct imd_error *err)
-{
-  _Alignas(8) char buffer[sizeof(struct imd_header) + sizeof(struct imd_kill)];
-  cleanup_fds struct imd_fds fds = {.count = 0};
-  if (imd_recv_packet(warden->run.launcher, buffer, sizeof buffer, &fds, 0) <= 0)
-    end(warden);
-  const struct imd_header *header = (const void *)buffer;
-  if (header->type == IMD_GO)
-    return 0;
-  return imd_fail(err, IMD_STAGE_KILLED, 0, "killed before it ran");
-}
-
 static void report(struct warden *warden, struct imd_outcome *outcome)
 {
   struct findings findings = {.which = 0};
@@ -204,7 +205,7 @@ static void report(struct warden *warden, struct imd_outcome *outcome)
     imd_log("nothing collected: %s", err.text);
   outcome->collected = findings.which;
   const struct iovec body = {outcome, sizeof *outcome};
-  imd_send_packet(warden->run.launcher, IMD_EXITED, warden->run.id, &body, 1, findings.fds.fd, findings.fds.count, 0);
+  tell_end(warden, IMD_EXITED, &body, 1, &findings.fds);
   imd_fds_close(&findings.fds);
   /* What is left to do has time, and whoever waits for the outcome has not. */
   setpriority(PRIO_PROCESS, 0, TEARDOWN_NICE);
@@ -222,10 +223,7 @@ static void serve(struct warden *warden)
   /* Ours must not keep the payload's pipes open. */
   imd_fds_close(&order.fds);
   memcpy(warden->run.stdio, (int[]){-1, -1, -1}, sizeof warden->run.stdio);
-  if (imd_send_message(warden->run.launcher, IMD_PREPARED, warden->run.id, NULL, 0, 0) < 0)
-    return;
-  if (wait_for_go(warden, &err) < 0)
-    fail(warden, &err);
+  warden->run.go = -1;
 
   struct imd_outcome outcome;
   bool orphaned = false;
@@ -239,7 +237,7 @@ static void serve(struct warden *warden)
 
 _Noreturn void warden_main(const struct warden_config *config, int launcher_fd)
 {
-  struct warden warden = {.cgroup = CGROUP_NONE, .payload = PAYLOAD_NONE, .run = {.launcher = launcher_fd, .stdio = {-1, -1, -1}}};
+  struct warden warden = {.cgroup = CGROUP_NONE, .payload = PAYLOAD_NONE, .run = {.launcher = launcher_fd, .stdio = {-1, -1, -1}, .go = -1}};
   struct imd_error err = IMD_ERROR_INIT;
   if (cell_make(&warden.cell, config, &err) < 0)
     fail(&warden, &err);

@@ -19,7 +19,7 @@ import pytest
 from immured.errors import ConfigurationError
 from immured.isolation import abi, messages
 from immured.isolation.abi import Cause, Message, Stage
-from immured.isolation.launcher import Connection, Launcher, LauncherLostError
+from immured.isolation.launcher import Connection, Launcher, LauncherLostError, Outcome
 from immured.isolation.messages import Exited, Failed
 from immured.isolation.sealed import sealed_memfd
 
@@ -39,16 +39,25 @@ class Scene:
     def __init__(self) -> None:
         ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
+        ends, self.wardens = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ends.setblocking(False)
         self.process = subprocess.Popen(["sleep", "1000"])
         self.connections: list[Connection] = []
         self.lost: list[str] = []
         self.launcher = Launcher(
-            ours, self.process.pid, on_connection=self.connections.append, on_lost=self.lost.append
+            ours, ends, self.process.pid, on_connection=self.connections.append, on_lost=self.lost.append
         )
 
     def say(self, kind: int, number: int = 0, body: bytes = b"", fds: tuple[int, ...] = ()) -> None:
+        self._say(self.theirs, kind, number, body, fds)
+
+    def end(self, kind: int, number: int = 0, body: bytes = b"", fds: tuple[int, ...] = ()) -> None:
+        """A warden's word."""
+        self._say(self.wardens, kind, number, body, fds)
+
+    def _say(self, way: socket.socket, kind: int, number: int, body: bytes, fds: tuple[int, ...]) -> None:
         data = messages.HEADER.pack(kind, messages.HEADER.size + len(body), number) + body
-        socket.send_fds(self.theirs, [data], fds)
+        socket.send_fds(way, [data], fds)
 
     def hear(self) -> tuple[int, int, bytes, list[int]]:
         data, fds, _, _ = socket.recv_fds(self.theirs, abi.MAX_PACKET, 8)
@@ -56,11 +65,15 @@ class Scene:
         assert length == len(data)
         return kind, number, data[messages.HEADER.size :], fds
 
-    async def prepare(self, run: int = 1) -> None:
+    def start(self, run: int = 1) -> Awaitable[Outcome]:
+        """Prepared, and let go."""
         answer = self.launcher.prepare(run, 0, b"plan", (0, 1, 2))
-        close(self.hear()[3])
-        self.say(Message.PREPARED, run)
-        assert await within(answer) is None
+        *_, gate = fds = self.hear()[3]
+        self.launcher.go(run)
+        assert os.read(gate, 2) == b"g"
+        assert os.read(gate, 2) == b""
+        close(fds)
+        return answer
 
 
 def close(fds: list[int]) -> None:
@@ -101,6 +114,7 @@ def play(act: Callable[[Scene], Awaitable[None]]) -> None:
             await scene.launcher.close()
             scene.process.returncode = 0  # the client has reaped it
             scene.theirs.close()
+            scene.wardens.close()
             for connection in scene.connections:
                 connection.sock.close()
 
@@ -166,7 +180,7 @@ def test_a_small_plan_travels_in_its_packet() -> None:
         kind, run, body, fds = scene.hear()
         close(fds)
         assert (kind, run, struct.unpack_from("=QII", body), body[16:]) == (Message.PREPARE, 1, (7, 4, 0), b"plan")
-        assert len(fds) == 3
+        assert len(fds) == 4
 
     play(act)
 
@@ -183,21 +197,30 @@ def test_a_large_plan_travels_sealed() -> None:
             seals = fcntl.fcntl(fds[0], fcntl.F_GET_SEALS)
             assert seals & fcntl.F_SEAL_WRITE
             assert seals & fcntl.F_SEAL_SHRINK
-            assert len(fds) == 4
+            assert len(fds) == 5
         finally:
             close(fds)
 
     play(act)
 
 
-def test_go_and_kill_name_their_run() -> None:
+def test_go_is_a_byte_in_the_runs_own_pipe_and_a_kill_names_it() -> None:
     async def act(scene: Scene) -> None:
-        await scene.prepare(5)
-        scene.launcher.go(5)
+        _ = scene.start(5)
         scene.launcher.kill(5, Cause.TIMEOUT)
-        assert scene.hear()[:2] == (Message.GO, 5)
         kind, run, body, _ = scene.hear()
         assert (kind, run, struct.unpack("=II", body)[0]) == (Message.KILL, 5, Cause.TIMEOUT)
+
+    play(act)
+
+
+def test_go_for_a_run_whose_cell_is_gone_changes_nothing() -> None:
+    async def act(scene: Scene) -> None:
+        answer = scene.launcher.prepare(1, 0, b"plan", (0, 1, 2))
+        close(scene.hear()[3])
+        scene.launcher.go(1)
+        scene.end(Message.FAILED, 1, FAILED)
+        assert isinstance((await within(answer)).report, Failed)
 
     play(act)
 
@@ -207,7 +230,7 @@ def test_a_run_that_cannot_be_prepared_answers_with_why() -> None:
         answer = scene.launcher.prepare(1, 0, b"plan", (0, 1, 2))
         close(scene.hear()[3])
         scene.say(Message.FAILED, 1, FAILED)
-        assert await within(answer) == Failed(Stage.OPEN, 4, 13, "/srv: Permission denied")
+        assert (await within(answer)).report == Failed(Stage.OPEN, 4, 13, "/srv: Permission denied")
         assert scene.launcher.runs == frozenset()
 
     play(act)
@@ -215,10 +238,9 @@ def test_a_run_that_cannot_be_prepared_answers_with_why() -> None:
 
 def test_an_outcome_brings_what_was_collected_by_its_index() -> None:
     async def act(scene: Scene) -> None:
-        await scene.prepare()
-        answer = scene.launcher.outcome(1)
+        answer = scene.start()
         first, third = sealed_memfd("first", b"first"), sealed_memfd("third", b"third")
-        scene.say(Message.EXITED, 1, exited(0b101), (first, third))
+        scene.end(Message.EXITED, 1, exited(0b101), (first, third))
         close([first, third])
         with await within(answer) as found:
             assert isinstance(found.report, Exited)
@@ -227,43 +249,62 @@ def test_an_outcome_brings_what_was_collected_by_its_index() -> None:
     play(act)
 
 
-def test_an_outcome_that_came_before_it_was_asked_for_is_kept() -> None:
+def test_an_exec_that_fails_is_told_by_the_warden() -> None:
     async def act(scene: Scene) -> None:
-        await scene.prepare()
-        scene.say(Message.EXITED, 1, exited())
-        await until(lambda: not scene.launcher.runs)
-        assert isinstance((await within(scene.launcher.outcome(1))).report, Exited)
+        answer = scene.start()
+        scene.end(Message.FAILED, 1, FAILED)
+        assert isinstance((await within(answer)).report, Failed)
 
     play(act)
 
 
-def test_a_prepared_run_may_still_fail() -> None:
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_lost_warden_is_a_kill_where_its_payload_may_have_run(gone: bool) -> None:
     async def act(scene: Scene) -> None:
-        await scene.prepare()
+        if gone:
+            answer = scene.start()
+        else:
+            answer = scene.launcher.prepare(1, 0, b"plan", (0, 1, 2))
+            close(scene.hear()[3])
+        scene.say(Message.FAILED, 1, struct.pack("=IIiI", Stage.LOST, 2**32 - 1, 0, 0) + b"killed by signal 9")
+        report = (await within(answer)).report
+        if gone:
+            assert isinstance(report, Exited)
+            assert (report.cause, report.measured) == (Cause.KILLED, 0)
+        else:
+            assert isinstance(report, Failed)
+            assert report.stage is Stage.LOST
+
+    play(act)
+
+
+def test_what_the_launcher_says_after_the_warden_is_dropped() -> None:
+    async def act(scene: Scene) -> None:
+        answer = scene.start()
+        scene.end(Message.EXITED, 1, exited())
+        assert isinstance((await within(answer)).report, Exited)
         scene.say(Message.FAILED, 1, FAILED)
-        assert isinstance((await within(scene.launcher.outcome(1))).report, Failed)
+        _ = scene.start(2)
+        assert scene.lost == []
 
     play(act)
 
 
-def test_descriptors_of_an_outcome_that_nobody_takes_are_closed() -> None:
+def test_an_outcome_without_go_ends_the_trust() -> None:
     async def act(scene: Scene) -> None:
-        await scene.prepare()
-        fd = sealed_memfd("unclaimed", b"")
-        scene.say(Message.EXITED, 1, exited(1), (fd,))
-        os.close(fd)
-        await until(lambda: not scene.launcher.runs)
+        _ = scene.launcher.prepare(1, 0, b"plan", (0, 1, 2))
+        close(scene.hear()[3])
+        scene.end(Message.EXITED, 1, exited())
+        await until(lambda: scene.lost)
 
     play(act)
 
 
 def test_descriptors_of_an_outcome_whose_waiter_left_are_closed() -> None:
     async def act(scene: Scene) -> None:
-        await scene.prepare()
-        waiting = asyncio.ensure_future(scene.launcher.outcome(1))
-        waiting.cancel()
+        asyncio.ensure_future(scene.start()).cancel()
         fd = sealed_memfd("late", b"")
-        scene.say(Message.EXITED, 1, exited(1), (fd,))
+        scene.end(Message.EXITED, 1, exited(1), (fd,))
         os.close(fd)
         await until(lambda: not scene.launcher.runs)
 
@@ -299,7 +340,7 @@ def test_descriptors_that_wait_may_be_closed_by_the_caller() -> None:
             await asyncio.sleep(0)
             with suppress(BlockingIOError):
                 _, found, _, _ = socket.recv_fds(scene.theirs, 100, 8)
-        assert [os.read(fd, 10) for fd in found] == [b"0", b"1", b"2"]
+        assert [os.read(fd, 10) for fd in found[:3]] == [b"0", b"1", b"2"]
         close(found)
 
     play(act)
@@ -307,8 +348,7 @@ def test_descriptors_that_wait_may_be_closed_by_the_caller() -> None:
 
 def test_whoever_waits_when_the_launcher_dies_is_told() -> None:
     async def act(scene: Scene) -> None:
-        await scene.prepare(1)
-        running = scene.launcher.outcome(1)
+        running = scene.start(1)
         preparing = scene.launcher.prepare(2, 0, b"plan", (0, 1, 2))
         close(scene.hear()[3])
         scene.process.kill()
@@ -316,42 +356,6 @@ def test_whoever_waits_when_the_launcher_dies_is_told() -> None:
             with pytest.raises(LauncherLostError, match="ended by signal 9"):
                 await within(answer)
         assert scene.lost == ["the launcher ended by signal 9"]
-
-    play(act)
-
-
-def test_an_outcome_that_came_before_the_end_can_still_be_taken() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.prepare()
-        scene.say(Message.EXITED, 1, exited())
-        scene.process.kill()
-        await until(lambda: scene.lost)
-        assert isinstance((await within(scene.launcher.outcome(1))).report, Exited)
-
-    play(act)
-
-
-def test_an_outcome_asked_for_after_the_end_is_lost() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.prepare()
-        scene.process.kill()
-        await until(lambda: scene.lost)
-        with pytest.raises(LauncherLostError):
-            await within(scene.launcher.outcome(1))
-
-    play(act)
-
-
-def test_descriptors_of_a_run_whose_orderer_left_are_closed() -> None:
-    async def act(scene: Scene) -> None:
-        asyncio.ensure_future(scene.launcher.prepare(1, 0, b"plan", (0, 1, 2))).cancel()
-        close(scene.hear()[3])
-        scene.say(Message.PREPARED, 1)
-        fd = sealed_memfd("abandoned", b"")
-        scene.say(Message.EXITED, 1, exited(1), (fd,))
-        os.close(fd)
-        await until(lambda: not scene.launcher.runs)
-        assert not scene.launcher._over
 
     play(act)
 
@@ -368,9 +372,8 @@ def test_nothing_can_be_prepared_once_it_is_lost() -> None:
 
 def test_what_it_said_before_it_died_is_heard() -> None:
     async def act(scene: Scene) -> None:
-        await scene.prepare()
-        answer = scene.launcher.outcome(1)
-        scene.say(Message.EXITED, 1, exited())
+        answer = scene.start()
+        scene.end(Message.EXITED, 1, exited())
         scene.process.kill()
         assert isinstance((await within(answer)).report, Exited)
 
@@ -379,7 +382,7 @@ def test_what_it_said_before_it_died_is_heard() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "body"),
-    [(99, b""), (Message.EXITED, b"short"), (Message.FAILED, struct.pack("=IIiI", 77, 0, 0, 0)), (Message.CONN, b"")],
+    [(99, b""), (Message.EXITED, exited()), (Message.FAILED, struct.pack("=IIiI", 77, 0, 0, 0)), (Message.CONN, b"")],
 )
 def test_what_the_protocol_does_not_hold_ends_the_trust(kind: int, body: bytes) -> None:
     async def act(scene: Scene) -> None:

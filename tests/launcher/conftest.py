@@ -12,7 +12,9 @@ from tests.launcher.harness import Broker
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "native" / "launcher"
-PARTS = "accept error launcher main message options outbox parker plan pool relay sweep table template util vfs".split()
+PARTS = (
+    "accept error launcher main message options outbox parker plan pool relay remains sweep table template util vfs"
+).split()
 FLAGS = [
     *("-std=gnu11", "-D_GNU_SOURCE=", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover", "-fno-omit-frame-pointer"),

@@ -9,6 +9,7 @@
 #include "warden.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,20 +19,31 @@
 
 static _Alignas(8) char packet[IMD_W_MAX_PACKET];
 
+/* As a warden does: the broker, then the launcher. */
+static int outcomes = -1;
+
+static void tell(int launcher, uint32_t type, uint64_t run, const struct iovec *piece, const struct imd_fds *fds)
+{
+  imd_send_packet(outcomes >= 0 ? outcomes : launcher, type, run, piece, 1, fds ? fds->fd : NULL, fds ? fds->count : 0, 0);
+  if (outcomes >= 0)
+    imd_send_message(launcher, IMD_W_OVER, run, NULL, 0, 0);
+}
+
 static void say_failed(int launcher, uint64_t run, uint32_t stage, int error, const char *text)
 {
   char body[1024];
   const struct imd_failed failed = {.stage = stage, .step = UINT32_MAX, .error = error};
   memcpy(body, &failed, sizeof failed);
   strcpy(body + sizeof failed, text);
-  imd_send_message(launcher, IMD_FAILED, run, body, sizeof failed + strlen(text), 0);
+  const struct iovec piece = {body, sizeof failed + strlen(text)};
+  tell(launcher, IMD_FAILED, run, &piece, NULL);
 }
 
 static void say_exited(int launcher, uint64_t run, uint32_t cause, const struct imd_fds *fds)
 {
   const struct imd_outcome outcome = {.cause = cause, .collected = fds ? 7 : 0};
   const struct iovec piece = {(void *)(uintptr_t)&outcome, sizeof outcome};
-  imd_send_packet(launcher, IMD_EXITED, run, &piece, 1, fds ? fds->fd : NULL, fds ? fds->count : 0, 0);
+  tell(launcher, IMD_EXITED, run, &piece, fds);
 }
 
 static uint64_t expect(int launcher, uint32_t type, struct imd_fds *fds)
@@ -51,6 +63,22 @@ static _Noreturn void be_killed(void)
 {
   raise(SIGKILL);
   _exit(9);
+}
+
+/* GO, by the pipe that came last; or the launcher's word before it, and then the run is over. */
+static void wait_for_go(int launcher, uint64_t run, const struct imd_fds *fds)
+{
+  const int gate = fds->fd[fds->count - 1];
+  struct pollfd events[] = {{.fd = gate, .events = POLLIN}, {.fd = launcher, .events = POLLIN}};
+  char byte;
+  if (poll(events, 2, -1) < 0)
+    _exit(9);
+  if (events[0].revents && read(gate, &byte, 1) == 1)
+    return;
+  if (!events[0].revents)
+    expect(launcher, IMD_KILL, &(struct imd_fds){.count = 0});
+  say_failed(launcher, run, IMD_STAGE_KILLED, 0, "killed before GO");
+  _exit(0);
 }
 
 /* Somebody of the dead cell who says so on descriptor 1 of its run, and lives until 0 ends. */
@@ -105,6 +133,7 @@ _Noreturn void warden_main(const struct warden_config *config, int launcher)
     _exit(0);
   }
   imd_send_message(launcher, IMD_W_PARKED, 0, NULL, 0, 0);
+  outcomes = config->outcomes;
 
   const uint64_t run = expect(launcher, IMD_W_PREPARE, &fds);
   const struct imd_w_prepare *prepare = (const void *)(packet + sizeof(struct imd_header));
@@ -128,18 +157,19 @@ _Noreturn void warden_main(const struct warden_config *config, int launcher)
     say_failed(launcher, run, IMD_STAGE_KILLED, 0, "killed");
     _exit(0);
   }
-  imd_send_message(launcher, IMD_PREPARED, run, NULL, 0, 0);
-  expect(launcher, IMD_GO, &none);
+  wait_for_go(launcher, run, &fds);
   if (strcmp(act, "die-running") == 0)
     be_killed();
   if (strcmp(act, "orphan") == 0) {
-    leave_orphan(&fds.fd[fds.count - 3]);
+    leave_orphan(&fds.fd[fds.count - 4]);
     be_killed();
   }
   if (strcmp(act, "hold") == 0) {
+    (void)!write(fds.fd[fds.count - 3], "h", 1);
     expect(launcher, IMD_KILL, &none);
     say_exited(launcher, run, IMD_CAUSE_KILLED, NULL);
   } else if (strcmp(act, "collect") == 0) {
+    fds.count = 3;                 /* 0, 1 and 2 */
     say_exited(launcher, run, IMD_CAUSE_EXITED, &fds);
   } else {
     say_exited(launcher, run, IMD_CAUSE_EXITED, NULL);

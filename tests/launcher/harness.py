@@ -71,8 +71,10 @@ class Broker:
         """`options` are the command line's, `_` for `-`; a list repeats its option."""
         self.path = directory / "immured.sock"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.ends, wardens = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings: dict[str, object] = {
             "control_fd": theirs.fileno(),
+            "outcome_fd": wardens.fileno(),
             "socket": self.path,
             "slot_base": SLOT_BASE,
             "slot_count": 8,
@@ -88,7 +90,7 @@ class Broker:
         lock = settings.get("lock_fd")
         self.sock = ours
         self.log = directory / "launcher.log"
-        with theirs, self.log.open("ab") as log:
+        with theirs, wardens, self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [program, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -96,17 +98,19 @@ class Broker:
                 stderr=log,
                 # a process that cannot be dumped cannot be searched for leaks either
                 env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
-                pass_fds=[theirs.fileno(), *([lock] if isinstance(lock, int) else [])],
+                pass_fds=[theirs.fileno(), wardens.fileno(), *([lock] if isinstance(lock, int) else [])],
             )
         self.null = os.open(os.devnull, os.O_RDWR)
         self.runs = 0
+        self._gates: dict[int, int] = {}
         self._early: list[Packet] = []
 
     def receive(self, timeout: float = DEADLINE_S) -> Packet:
-        """The next packet; EOFError at the launcher's end, TimeoutError when none comes."""
-        if not select.select([self.sock], [], [], timeout)[0]:
+        """The next packet, of a warden's first; EOFError at the launcher's end, TimeoutError when none comes."""
+        readable = select.select([self.ends, self.sock], [], [], timeout)[0]
+        if not readable:
             raise TimeoutError(self.log.read_text())
-        data, control, flags, _ = self.sock.recvmsg(abi.MAX_PACKET, socket.CMSG_SPACE(4 * 64))
+        data, control, flags, _ = readable[0].recvmsg(abi.MAX_PACKET, socket.CMSG_SPACE(4 * 64))
         if not data:
             raise EOFError(self.log.read_text())
         assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
@@ -166,19 +170,27 @@ class Broker:
         """Send a plan; its run's number."""
         self.runs = run or self.runs + 1
         given = list([self.null] * 3 if fds is None else fds)
+        gate, self._gates[self.runs] = os.pipe()
         image = sealed_memfd("plan", plan) if memfd else -1
         try:
             self.send(
                 messages.encode_prepare(self.runs, connection, plan, in_memfd=memfd),
-                ([image] if memfd else []) + given,
+                ([image] if memfd else []) + [*given, gate],
             )
         finally:
+            os.close(gate)
             if memfd:
                 os.close(image)
         return self.runs
 
     def go(self, run: int) -> None:
-        self.send(messages.encode_go(run))
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._gates[run], b"g")
+        self.call_off(run)
+
+    def call_off(self, run: int) -> None:
+        """GO will never come; after it this changes nothing."""
+        os.close(self._gates.pop(run))
 
     def kill(self, run: int) -> None:
         self.send(messages.encode_kill(run, abi.Cause.KILLED))
@@ -186,9 +198,6 @@ class Broker:
     def run(self, connection: int, plan: bytes) -> Packet:
         """From prepare to the end."""
         number = self.prepare(connection, plan)
-        first = self.of_run(number)
-        if first.type != Message.PREPARED:
-            return first
         self.go(number)
         return self.of_run(number)
 
@@ -205,11 +214,19 @@ class Broker:
     def end(self) -> int:
         """Close our socket, as a broker that died; the launcher's exit status."""
         self.sock.close()
+        self._shut()
         return self.process.wait(DEADLINE_S)
+
+    def _shut(self) -> None:
+        for gate in self._gates.values():
+            os.close(gate)
+        self._gates.clear()
 
     def close(self) -> None:
         """Whatever state it is in."""
         self.sock.close()
+        self.ends.close()
+        self._shut()
         os.close(self.null)
         try:
             self.process.wait(DEADLINE_S)

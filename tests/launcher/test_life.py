@@ -74,7 +74,6 @@ def test_a_command_line_that_makes_no_sense_is_refused(start: Start, options: di
 def test_the_end_of_the_broker_ends_everything(broker: Broker) -> None:
     with broker.connection() as connection:
         run = broker.prepare(connection, plan_for("hold"))
-        assert broker.of_run(run).type == Message.PREPARED
         broker.go(run)
     kin = descendants(broker.process.pid)
     assert broker.end() == 0
@@ -90,8 +89,7 @@ def test_signals_do_not_end_it(broker: Broker) -> None:
 
 def test_a_killed_launcher_leaves_nobody(broker: Broker) -> None:
     with broker.connection() as connection:
-        run = broker.prepare(connection, plan_for("hold"))
-        broker.of_run(run)
+        broker.prepare(connection, plan_for("hold"))
         kin = descendants(broker.process.pid)
         murder(broker.process.pid)
     assert kin
@@ -108,7 +106,6 @@ def test_the_lock_outlives_a_killed_launcher_until_its_wardens_are_gone(start: S
         broker.ready()
         with broker.connection() as connection:
             run = broker.prepare(connection, plan_for("orphan"), fds=[gate, tell, broker.null])
-            broker.of_run(run)
             broker.go(run)
             assert os.read(told, 1) == b"o"
     for fd in (gate, told, tell):
@@ -140,7 +137,7 @@ def test_without_its_parker_it_ends(broker: Broker) -> None:
     "packet",
     [
         messages.HEADER.pack(77, messages.HEADER.size, 1),
-        messages.HEADER.pack(Message.GO, messages.HEADER.size + 1, 1),
+        messages.HEADER.pack(Message.STOP, messages.HEADER.size + 1, 1),
         messages.HEADER.pack(Message.PREPARE, messages.HEADER.size, 1),
         messages.HEADER.pack(Message.KILL, messages.HEADER.size, 1),
         b"short",
@@ -148,14 +145,6 @@ def test_without_its_parker_it_ends(broker: Broker) -> None:
 )
 def test_a_broker_of_another_build_ends_it(broker: Broker, packet: bytes) -> None:
     broker.send(packet)
-    assert broker.process.wait(30) == 1
-
-
-def test_a_second_go_ends_it(broker: Broker) -> None:
-    with broker.connection() as connection:
-        run = broker.prepare(connection, plan_for("hold"))
-        broker.go(run)
-        broker.go(run)
     assert broker.process.wait(30) == 1
 
 
@@ -174,7 +163,6 @@ def test_stop_accepts_nobody_and_lets_runs_go_on(broker: Broker) -> None:
 
 
 def test_messages_about_what_is_over_are_passed_by(broker: Broker) -> None:
-    broker.go(99)
     broker.kill(99)
     broker.send(messages.encode_connection_closed(99))
     with broker.connection() as connection:

@@ -229,7 +229,7 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "nothing": (lambda _: b"", "0 bytes are no plan"),
     "a header cut short": (lambda whole: whole[:15], "15 bytes are no plan"),
     "another magic": (lambda whole: b"X" + whole[1:], "not a plan of version"),
-    "another version": (lambda whole: whole[:4] + b"\2" + whole[5:], "not a plan of version"),
+    "another version": (lambda whole: whole[:4] + b"\1" + whole[5:], "not a plan of version"),
     "a length that lies": (lambda whole: whole[:12] + b"\0\0\0\0" + whole[16:], "the plan says"),
     "an unknown operation": (lambda _: cut(99, 0, 0), "unknown operation 99"),
     "bytes after the end": (lambda _: pack(list(WHOLE.values()), tail=b"\0" * 8), "8 bytes after the last step"),

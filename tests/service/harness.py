@@ -70,7 +70,7 @@ def exec_step(plan: bytes) -> tuple[list[bytes], list[bytes]]:
 class FakeRun:
     plan: bytes
     fds: list[int]
-    prepared: asyncio.Future[Failed | None]
+    ready: bool
     outcome: asyncio.Future[Outcome]
     process: subprocess.Popen[bytes] | None = None
     killed: Cause | None = None
@@ -78,14 +78,13 @@ class FakeRun:
 
 
 class FakeLauncher:
-    """`hold_prepare` keeps cells from getting ready; `fail` answers PREPARE; `prepared` and `gone` are what came."""
+    """`hold_prepare` keeps cells from getting ready; `fail` answers PREPARE; `gone` is what was let go."""
 
     facts = FACTS
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.runs: dict[int, FakeRun] = {}
-        self.over: dict[int, FakeRun] = {}
         self.gone: list[int] = []
         self.kills: list[tuple[int, Cause]] = []
         self.forgotten: list[int] = []
@@ -96,22 +95,20 @@ class FakeLauncher:
 
     def prepare(
         self, run: int, connection: int, plan: bytes, fds: Sequence[int], *, ours: Sequence[int] = ()
-    ) -> Awaitable[Failed | None]:
+    ) -> Awaitable[Outcome]:
         if self.lost:
             raise LauncherLostError("gone")
-        record = FakeRun(plan, [os.dup(fd) for fd in fds], self.loop.create_future(), self.loop.create_future())
+        record = FakeRun(plan, [os.dup(fd) for fd in fds], not self.hold_prepare, self.loop.create_future())
         self.runs[run] = record
         if self.fail is not None:
             self._close(record)
             del self.runs[run]
-            record.prepared.set_result(self.fail)
-        elif not self.hold_prepare:
-            record.prepared.set_result(None)
-        return record.prepared
+            record.outcome.set_result(Outcome(self.fail))
+        return record.outcome
 
     def go(self, run: int) -> None:
         record = self.runs.get(run)
-        if record is None or not record.prepared.done():
+        if record is None or not record.ready:
             return  # it failed before, or will go once it is prepared, which no scene waits for
         self.gone.append(run)
         argv, env = exec_step(record.plan)
@@ -136,16 +133,7 @@ class FakeLauncher:
         else:
             self._close(record)
             del self.runs[run]
-            failed = Failed(Stage.KILLED, None, 0, "")
-            if not record.prepared.done():
-                record.prepared.set_result(failed)
-            else:
-                record.outcome.set_result(Outcome(failed))
-                self.over[run] = record
-
-    def outcome(self, run: int) -> Awaitable[Outcome]:
-        record = self.runs.get(run) or self.over.pop(run)
-        return record.outcome
+            record.outcome.set_result(Outcome(Failed(Stage.KILLED, None, 0, "")))
 
     def connection_closed(self, number: int) -> None:
         self.forgotten.append(number)
@@ -159,10 +147,9 @@ class FakeLauncher:
                 record.process.wait()
             else:
                 self._close(record)
-            for future in (record.prepared, record.outcome):
-                if not future.done():
-                    future.set_exception(LauncherLostError("the launcher ended by signal 9"))
-                    future.exception()
+            if not record.outcome.done():
+                record.outcome.set_exception(LauncherLostError("the launcher ended by signal 9"))
+                record.outcome.exception()
         self.runs.clear()
 
     def _exited(self, run: int, handle: int) -> None:

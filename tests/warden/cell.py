@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import select
@@ -9,7 +10,8 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -151,6 +153,7 @@ class Cell:
         self.slot_base = SLOT_BASE + slot * abi.SLOT_SIZE
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(PATIENCE_S)
+        self._gate = -1
         grants = [word for path in grant_read for word in ("read", str(path))]
         grants += [word for path in grant_write for word in ("write", str(path))]
         with theirs:
@@ -171,6 +174,7 @@ class Cell:
     def close(self) -> None:
         """The launcher goes; returns when the warden has gone too."""
         self.socket.close()
+        self.call_off()
         try:
             self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -190,35 +194,58 @@ class Cell:
         assert length == len(data)
         return kind, number, data[messages.HEADER.size :], fds
 
-    def prepare(self, plan: bytes, fds: Sequence[int], peer: Peer = Peer(), *, in_memfd: bool = False) -> Failed | None:
-        self.order(plan, fds, peer, in_memfd=in_memfd)
-        return self.prepared()
-
     def order(self, plan: bytes, fds: Sequence[int], peer: Peer = Peer(), *, in_memfd: bool = False) -> None:
-        """PREPARE, without waiting for what comes of it."""
+        """PREPARE: what is wrong with it is heard as the outcome."""
         body = struct.pack("=6I", peer.uid, peer.gid, len(peer.groups), len(plan), int(in_memfd) | 7 * abi.OURS_0, 0)
         body += struct.pack(f"={len(peer.groups)}I", *peer.groups)
         body += b"\0" * (-(messages.HEADER.size + len(body)) % 8)
         if not in_memfd:
-            self.say(PREPARE, body + plan, fds)
+            self._send_order(body + plan, fds)
             return
         memfd = os.memfd_create("plan")
         os.write(memfd, plan)
-        self.say(PREPARE, body, [memfd, *fds])
+        self._send_order(body, [memfd, *fds])
         os.close(memfd)
 
-    def prepared(self) -> Failed | None:
-        kind, _, body, _ = self.hear()
-        if kind == Message.FAILED:
-            return messages.parse_failed(body)
-        assert kind == Message.PREPARED
-        return None
+    def _send_order(self, body: bytes, fds: Sequence[int]) -> None:
+        read, self._gate = os.pipe()
+        self.say(PREPARE, body, [*fds, read])
+        os.close(read)
 
     def go(self) -> None:
-        self.say(Message.GO)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._gate, b"g")
+        self.call_off()
+
+    def call_off(self) -> None:
+        """GO will never come; after it this changes nothing."""
+        gate, self._gate = self._gate, -1
+        if gate >= 0:
+            os.close(gate)
+
+    def wait_for(self, name: str) -> None:
+        """Until a process of the payload's has this name (before exec: the warden's)."""
+        deadline = time.monotonic() + PATIENCE_S
+        while name not in self._payload_names():
+            if time.monotonic() > deadline:
+                raise TimeoutError(name)
+            time.sleep(0.005)
+
+    def _payload_names(self) -> Iterator[str]:
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                status = (entry / "status").read_text()
+                if f"\nUid:\t{self.slot_base + abi.PAYLOAD_ID}\t" in status:
+                    yield status.split("\n", 1)[0].removeprefix("Name:\t")
 
     def kill(self, cause: Cause = Cause.KILLED) -> None:
         self.say(Message.KILL, struct.pack("=II", cause, 0))
+
+    def failure(self) -> Failed:
+        """`outcome`, of what is expected not to start."""
+        report, _ = self.outcome()
+        assert isinstance(report, Failed), report
+        return report
 
     def outcome(self) -> tuple[Exited | Failed, list[int]]:
         kind, _, body, fds = self.hear()
@@ -231,8 +258,7 @@ class Cell:
         """The whole way, with pipes that the payload's output is read from."""
         packed = wish.packed()
         with Pipes(stdin) as pipes:
-            if failed := self.prepare(packed, pipes.theirs, peer, in_memfd=in_memfd):
-                return failed
+            self.order(packed, pipes.theirs, peer, in_memfd=in_memfd)
             pipes.close_theirs()
             self.go()
             report, files = self.outcome()
@@ -297,4 +323,3 @@ class Pipes:
             if not data:
                 return
             self._output[index] += data
-

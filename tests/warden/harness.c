@@ -37,6 +37,7 @@ int main(int argc, char **argv)
       .slot_base = (uint32_t)strtoul(argv[2], NULL, 0),
       .host_proc = open_or_die("/proc", O_PATH | O_DIRECTORY),
       .host_mounts = open_or_die("/proc/self/ns/mnt", O_RDONLY),
+      .outcomes = socket,
       .cgroup = strcmp(argv[3], "-") == 0 ? -1 : open_or_die(argv[3], O_RDONLY | O_DIRECTORY),
       .controllers = (uint32_t)strtoul(argv[4], NULL, 0),
       .open_timeout_ms = atoi(argv[5]),

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from immured.isolation.abi import BindFlag, Cause, Op, Stage
-from immured.isolation.messages import Exited, Failed
+from immured.isolation.messages import Exited
 from immured.isolation.plan import Step
 from tests.walls.unanswering import UnansweringMount
 from tests.warden.cell import Cell, Peer, Wish, bind, file, python
@@ -320,7 +320,8 @@ def test_mounts_of_the_host_do_not_reach_a_running_cell(cell: Cell, place: Path)
     null = os.open("/dev/null", os.O_RDWR)
     with mounted(str(mine), mine, "none", MS_BIND), mounted("none", mine, "none", MS_SHARED):
         wish = shell("ls /mine/later > /tmp/seen", bind(mine, "/mine"), collect=["/tmp/seen"])
-        assert cell.prepare(wish.packed(), [null] * 3, ALICE) is None
+        cell.order(wish.packed(), [null] * 3, ALICE)
+        cell.wait_for("immured-warden")
         with mounted("none", later, "tmpfs"):
             text(later / "note", ALICE.uid)
             cell.go()
@@ -376,7 +377,7 @@ def test_a_payload_that_cannot_be_killed_holds_its_answer_up_for_a_bounded_time(
     null = os.open("/dev/null", os.O_RDWR)
     with SilentMount(directory(mine / "stuck", ALICE.uid), uid=ALICE.uid) as silent:
         wish = shell("cat /m/stuck/x", bind(mine, "/m"), wall_s=0.5)
-        assert cell.prepare(wish.packed(), [null] * 3, ALICE) is None
+        cell.order(wish.packed(), [null] * 3, ALICE)
         cell.go()
         report, _ = cell.outcome()
         taken = silent.taken.is_set()
@@ -390,10 +391,10 @@ def test_a_working_directory_that_cannot_be_left_is_told(cells: Callable[..., Ce
     mine = directory(place / "mine", ALICE.uid)
     null = os.open("/dev/null", os.O_RDWR)
     with SilentMount(directory(mine / "stuck", ALICE.uid), uid=ALICE.uid) as silent:
-        failed = cell.prepare(shell("true", bind(mine, "/m"), cwd="/m/stuck/x").packed(), [null] * 3, ALICE)
+        cell.order(shell("true", bind(mine, "/m"), cwd="/m/stuck/x").packed(), [null] * 3, ALICE)
+        failed = cell.failure()
         taken = silent.taken.is_set()
     os.close(null)
-    assert failed is not None
     assert (failed.stage, taken) == (Stage.DEADLINE, True)
 
 
@@ -422,9 +423,8 @@ def test_a_kill_reaches_a_run_that_waits_for_a_path(cells: Callable[..., Cell], 
     with UnansweringMount(stuck, uid=ALICE.uid):
         cell.order(shell("true", bind(stuck / "x")).packed(), [null] * 3, ALICE)
         cell.kill()
-        failed = cell.prepared()
+        failed = cell.failure()
     os.close(null)
-    assert failed is not None
     assert failed.stage is Stage.KILLED
 
 
@@ -681,7 +681,7 @@ def test_the_caller_cannot_reach_the_process_that_opens_for_it(cells: Callable[.
             seen = pipe.read()
         os.waitpid(child, 0)
         cell.kill()
-        assert isinstance(cell.prepared(), Failed)
+        cell.failure()
     os.close(null)
     assert seen == "no\n"
 

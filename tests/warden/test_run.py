@@ -137,8 +137,8 @@ def test_a_plan_that_breaks_a_rule_is_refused(cell: Cell) -> None:
     packed = bytearray(Wish(["true"]).packed())
     packed[0] ^= 1
     with Pipes(b"") as pipes:
-        failed = cell.prepare(bytes(packed), pipes.theirs)
-    assert failed is not None
+        cell.order(bytes(packed), pipes.theirs)
+        failed = cell.failure()
     assert failed.stage is Stage.PLAN
 
 
@@ -155,11 +155,11 @@ def test_a_descriptor_that_leads_elsewhere_is_refused(cell: Cell, kind: str) -> 
     }
     try:
         with Pipes(b"") as pipes:
-            failed = cell.prepare(Wish(["true"]).packed(), [opened[kind], *pipes.theirs[1:]])
+            cell.order(Wish(["true"]).packed(), [opened[kind], *pipes.theirs[1:]])
+            failed = cell.failure()
     finally:
         for fd in [*opened.values(), master, right.detach()]:
             os.close(fd)
-    assert failed is not None
     assert failed.stage is Stage.PROCESS
 
 
@@ -172,7 +172,7 @@ def test_files_streams_and_the_null_device_are_taken(cell: Cell, kind: str, tmp_
         "stream": left.detach(),
     }
     try:
-        assert cell.prepare(Wish(["true"]).packed(), [opened[kind]] * 3) is None
+        cell.order(Wish(["true"]).packed(), [opened[kind]] * 3)
         cell.go()
         report, _ = cell.outcome()
     finally:
@@ -209,8 +209,9 @@ def test_a_busy_run_past_its_cpu_time_ends(cell: Cell, subtree: Path | None) -> 
 
 def test_a_kill_ends_the_run_for_the_cause_it_gives(cell: Cell) -> None:
     with Pipes(b"") as pipes:
-        assert cell.prepare(Wish(["sleep", "100"]).packed(), pipes.theirs) is None
+        cell.order(Wish(["sleep", "100"]).packed(), pipes.theirs)
         cell.go()
+        cell.wait_for("sleep")
         cell.kill(Cause.OUTPUT_LIMIT)
         report, _ = cell.outcome()
     assert isinstance(report, Exited)
@@ -219,7 +220,7 @@ def test_a_kill_ends_the_run_for_the_cause_it_gives(cell: Cell) -> None:
 
 def test_a_kill_before_go_lets_nothing_run(cell: Cell, tmp_path: Path) -> None:
     with Pipes(b"") as pipes:
-        assert cell.prepare(Wish(["touch", "/tmp/x"]).packed(), pipes.theirs) is None
+        cell.order(Wish(["touch", "/tmp/x"]).packed(), pipes.theirs)
         cell.kill()
         report, _ = cell.outcome()
     assert isinstance(report, Failed)
@@ -294,7 +295,7 @@ def processes_of(cell: Cell) -> list[int]:
 
 def start(cell: Cell, argv: list[str]) -> None:
     null = os.open("/dev/null", os.O_RDWR)
-    assert cell.prepare(Wish(argv, sandbox="left").packed(), [null] * 3) is None
+    cell.order(Wish(argv, sandbox="left").packed(), [null] * 3)
     os.close(null)
     cell.go()
 

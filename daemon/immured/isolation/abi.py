@@ -46,13 +46,11 @@ class Message(IntEnum):
     """`enum imd_message`: what a packet is."""
 
     PREPARE = lib.IMD_PREPARE
-    GO = lib.IMD_GO
     KILL = lib.IMD_KILL
     CONN_CLOSED = lib.IMD_CONN_CLOSED
     STOP = lib.IMD_STOP
     READY = lib.IMD_READY
     CONN = lib.IMD_CONN
-    PREPARED = lib.IMD_PREPARED
     FAILED = lib.IMD_FAILED
     EXITED = lib.IMD_EXITED
 
@@ -132,6 +130,7 @@ class Stage(IntEnum):
     CWD = lib.IMD_STAGE_CWD
     EXEC = lib.IMD_STAGE_EXEC
     KILLED = lib.IMD_STAGE_KILLED
+    LOST = lib.IMD_STAGE_LOST
 
 
 class Measured(IntFlag):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from immured.errors import ConfigurationError, ImmuredError
 from immured.host.facts import HostFacts
 from immured.isolation import abi, messages
-from immured.isolation.abi import Cause, Controller, Message
+from immured.isolation.abi import Cause, Controller, Message, Stage
 from immured.isolation.messages import Exited, Failed, Peer, ProtocolError
 from immured.isolation.sealed import sealed_memfd
 
@@ -80,10 +80,14 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Run:
-    prepared: asyncio.Future[Failed | None]
     outcome: asyncio.Future[Outcome]
-    taken: bool = False  # somebody holds `outcome`
-    gone: bool = False  # GO was sent; then PREPARED may never be heard of
+    gate: int | None  # the writing end of the pipe of GO; None once it went, or never will
+    gone: bool = False  # GO was given
+
+    def shut(self) -> None:
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            os.close(gate)
 
 
 @dataclass(slots=True)
@@ -98,18 +102,19 @@ class Launcher:
     def __init__(
         self,
         sock: socket.socket,
+        outcomes: socket.socket,
         pid: int,
         *,
         on_connection: Callable[[Connection], None],
         on_lost: Callable[[str], None],
     ) -> None:
-        """`sock` is our end of the pair, non-blocking, and becomes ours; `pid` is the launcher's, our child."""
+        """`sock` and `outcomes` are our ends of the two pairs, non-blocking, and become ours; `pid` is our child's."""
         self._loop = asyncio.get_running_loop()
         self._sock = sock
+        self._outcomes = outcomes
         self._on_connection = on_connection
         self._on_lost = on_lost
         self._runs: dict[int, _Run] = {}
-        self._over: dict[int, _Run] = {}  # prepared, ended, and nobody took the outcome yet
         self._queue: deque[_Packet] = deque()
         self._ready: asyncio.Future[HostFacts] = self._loop.create_future()
         self._ended = asyncio.Event()
@@ -119,6 +124,7 @@ class Launcher:
         self._pid = pid
         self._pidfd = os.pidfd_open(pid)
         self._loop.add_reader(self._sock, self._readable)
+        self._loop.add_reader(self._outcomes, self._ends_readable)
         self._loop.add_reader(self._pidfd, self._exited)
 
     @classmethod
@@ -167,18 +173,22 @@ class Launcher:
             arguments += ["--grant-write", os.fspath(path)]
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        with theirs:
+        ends, wardens = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        with theirs, wardens:
+            given = ["--control-fd", str(theirs.fileno()), "--outcome-fd", str(wardens.fileno())]
             try:
-                pid = _start(executable, ["--control-fd", str(theirs.fileno()), *arguments], theirs.fileno(), lock_fd)
+                pid = _start(executable, [*given, *arguments], theirs.fileno(), wardens.fileno(), lock_fd)
             except OSError as error:
                 ours.close()
+                ends.close()
                 raise ConfigurationError(
                     "launcher_failed",
                     f"{executable}: {error.strerror or error}",
                     "build it with `make build`, and run the daemon as root",
                 ) from error
         ours.setblocking(False)
-        launcher = cls(ours, pid, on_connection=on_connection, on_lost=on_lost)
+        ends.setblocking(False)
+        launcher = cls(ours, ends, pid, on_connection=on_connection, on_lost=on_lost)
         try:
             async with asyncio.timeout(ready_timeout):
                 await launcher._ready
@@ -212,13 +222,13 @@ class Launcher:
 
     def prepare(
         self, run: int, connection: int, plan: bytes, fds: Sequence[int], *, ours: Sequence[int] = ()
-    ) -> Awaitable[Failed | None]:
+    ) -> Awaitable[Outcome]:
         """Send a run's plan with its descriptors 0, 1 and 2, which are only borrowed: close them once this returns.
         `ours` names those that are pipes of this process's own: the payload may open them anew.
 
-        The answer is None when the cell waits for `go` (at the latest when the run is over, where that came first), or
-        Failed; then the run is over and torn down. Raises
-        LauncherLostError here or from the answer; OSError (EMFILE) and ValueError (a number in use) here.
+        A cell is prepared and waits for `go`. The answer is how the run ends, once it is torn down (Failed at the
+        stage KILLED where it was called off); cancelled, its descriptors are closed. Raises LauncherLostError here or
+        from the answer; OSError (EMFILE) and ValueError (a number in use) here.
         """
         if self._lost is not None:
             raise LauncherLostError(self._lost)
@@ -226,50 +236,41 @@ class Launcher:
             raise ValueError(f"run {run} is not over")
         if len(fds) != 3:
             raise ValueError("a run takes exactly the descriptors 0, 1 and 2")
-        record = _Run(self._loop.create_future(), self._loop.create_future())
         in_memfd = len(plan) > _INLINE_PLAN
         data = messages.encode_prepare(run, connection, plan, in_memfd=in_memfd, ours=ours)
-        self._runs[run] = record
+        theirs, gate = os.pipe2(os.O_CLOEXEC)
+        record = self._runs[run] = _Run(self._loop.create_future(), gate)
         try:
             if in_memfd:
                 memfd = sealed_memfd("immured-plan", plan)
                 try:
-                    self._send(data, [memfd, *fds])
+                    self._send(data, [memfd, *fds, theirs])
                 finally:
                     os.close(memfd)
             else:
-                self._send(data, fds)
+                self._send(data, [*fds, theirs])
         except BaseException:
             self._runs.pop(run, None)
+            record.shut()
             raise
-        return record.prepared
+        finally:
+            os.close(theirs)
+        return record.outcome
 
     def go(self, run: int) -> None:
         """The intent is durable: let it execute, at once or as soon as it is prepared. Nothing happens for a run that
         is over. Call it once."""
         record = self._runs.get(run)
-        if record is not None:
+        if record is not None and record.gate is not None:
             record.gone = True
-            self._send(messages.encode_go(run))
+            with contextlib.suppress(BrokenPipeError):  # it failed meanwhile: its end is on the way
+                os.write(record.gate, b"g")
+            record.shut()
 
     def kill(self, run: int, cause: Cause = Cause.KILLED) -> None:
         """End a run with everything in it; `cause` is what its outcome will name. Nothing happens once it is over."""
         if run in self._runs:
             self._send(messages.encode_kill(run, cause))
-
-    def outcome(self, run: int) -> Awaitable[Outcome]:
-        """How a prepared run ends, once it is torn down; take it once. Cancelled, its descriptors are closed.
-
-        Raises KeyError for a run that is unknown, was never prepared, or whose outcome was taken and has come;
-        LauncherLostError here or from the answer.
-        """
-        record = self._runs.get(run) or self._over.pop(run, None)
-        if record is None:
-            if self._lost is not None:
-                raise LauncherLostError(self._lost)
-            raise KeyError(run)
-        record.taken = True
-        return record.outcome
 
     def connection_closed(self, number: int) -> None:
         """Tell the launcher that a connection is closed, so that it forgets its peer."""
@@ -288,10 +289,7 @@ class Launcher:
         answer gets LauncherLostError.
         """
         self._closing = True
-        self._end("the daemon is stopping")
-        for run in self._over.values():
-            run.outcome.result().close()
-        self._over.clear()
+        self._abandon("the daemon is stopping")
         if kill or not await self._ends_within(grace):
             self._kill()
             await self._ends_within(grace)
@@ -361,11 +359,20 @@ class Launcher:
 
     def _readable(self) -> bool:
         """Take what has come, up to a burst. Whether more may be waiting."""
+        return self._take(self._sock, self._packet, self._end_of_file)
+
+    def _ends_readable(self) -> bool:
+        """The same of what wardens say."""
+        return self._take(self._outcomes, self._end, self._nobody_left)
+
+    def _take(
+        self, sock: socket.socket, take: Callable[[bytes, int, list[int]], None], ended: Callable[[], None]
+    ) -> bool:
         for _ in range(_RECEIVE_BURST):
             if self._lost is not None:
                 return False
             try:
-                data, control, flags, _ = self._sock.recvmsg(
+                data, control, flags, _ = sock.recvmsg(
                     abi.MAX_PACKET,
                     socket.CMSG_SPACE(4 * _MAX_DESCRIPTORS),
                     socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC,
@@ -378,10 +385,10 @@ class Launcher:
             fds = _descriptors(control)
             if not data:
                 _close_all(fds)
-                self._end_of_file()
+                ended()
                 return False
             try:
-                self._packet(data, flags, fds)
+                take(data, flags, fds)
             except ProtocolError as error:
                 self._give_up(str(error))
                 return False
@@ -391,32 +398,32 @@ class Launcher:
 
     def _packet(self, data: bytes, flags: int, fds: list[int]) -> None:
         """Take one packet. Whoever keeps a descriptor removes it from `fds`; the rest is closed by the caller."""
-        if flags & socket.MSG_TRUNC or len(data) < messages.HEADER.size:
-            raise ProtocolError("the launcher sent a packet out of size")
-        kind, length, number = messages.HEADER.unpack_from(data)
-        if length != len(data):
-            raise ProtocolError(f"the launcher sent {len(data)} bytes and announced {length}")
-        body = data[messages.HEADER.size :]
+        kind, number, body = _opened(data, flags)
         if kind == Message.CONN:
             self._connection(number, messages.parse_peer(body), fds)
-        elif kind == Message.PREPARED:
-            run = self._runs.get(number)
-            if run is not None:
-                _resolve(run.prepared, None)
         elif kind == Message.FAILED:
-            self._run_over(number, messages.parse_failed(body), {})
-        elif kind == Message.EXITED:
-            exited = messages.parse_exited(body)
+            failed = messages.parse_failed(body)
             run = self._runs.get(number)
-            if run is not None and not run.prepared.done():
-                if not run.gone:
-                    raise ProtocolError(f"the launcher sent EXITED for run {number}, which never was prepared")
-                run.prepared.set_result(None)
-            self._run_over(number, exited, _collected(exited.collected, fds))
+            lost = failed.stage is Stage.LOST and run is not None and run.gone
+            self._run_over(number, messages.LOST if lost else failed, {})
         elif kind == Message.READY:
             self._set_ready(messages.parse_ready(body))
         else:
             raise ProtocolError(f"the launcher sent a message of the unknown type {kind}")
+
+    def _end(self, data: bytes, flags: int, fds: list[int]) -> None:
+        """Take a warden's word on how its run ended; descriptors as above."""
+        kind, number, body = _opened(data, flags)
+        if kind == Message.EXITED:
+            exited = messages.parse_exited(body)
+            run = self._runs.get(number)
+            if run is not None and not run.gone:
+                raise ProtocolError(f"a warden sent EXITED for run {number}, which was not let go")
+            self._run_over(number, exited, _collected(exited.collected, fds))
+        elif kind == Message.FAILED:
+            self._run_over(number, messages.parse_failed(body), {})
+        else:
+            raise ProtocolError(f"a warden sent a message of the unknown type {kind}")
 
     def _connection(self, number: int, peer: Peer, fds: list[int]) -> None:
         if not fds:  # this process is out of descriptors; the client sees its connection closed
@@ -430,14 +437,13 @@ class Launcher:
         self._on_connection(Connection(number, peer, sock))
 
     def _run_over(self, number: int, report: Exited | Failed, files: Mapping[int, int]) -> None:
+        """Of a run that is over already this is the launcher's word after the warden's, and is dropped."""
         outcome = Outcome(report, files)
         run = self._runs.pop(number, None)
-        if run is None or _resolve(run.prepared, report) or not _resolve(run.outcome, outcome):
+        if run is not None:
+            run.shut()
+        if run is None or not _resolve(run.outcome, outcome):
             outcome.close()
-        elif not run.taken and run.prepared.cancelled():
-            outcome.close()  # who ordered it has left
-        elif not run.taken:
-            self._over[number] = run
 
     def _set_ready(self, ready: messages.Ready) -> None:
         names = {Controller.CPU: "cpu", Controller.MEMORY: "memory", Controller.PIDS: "pids", Controller.IO: "io"}
@@ -454,6 +460,10 @@ class Launcher:
 
     # -- the end
 
+    def _nobody_left(self) -> None:
+        """Neither launcher nor warden holds the other end any more."""
+        self._loop.remove_reader(self._outcomes)
+
     def _end_of_file(self) -> None:
         """Hear no more; its exit status, which says why, follows in a moment or not at all."""
         self._loop.remove_reader(self._sock)
@@ -469,6 +479,8 @@ class Launcher:
             code = os.waitstatus_to_exitcode(wait_status)
             status = f"with status {code}" if code >= 0 else f"by signal {-code}"
         self._ended.set()
+        while self._lost is None and self._ends_readable():
+            pass
         while self._lost is None and self._readable():
             pass
         self._give_up(f"the launcher ended {status}")
@@ -476,18 +488,20 @@ class Launcher:
     def _give_up(self, reason: str) -> None:
         if self._lost is not None:
             return
-        self._end(reason)
+        self._abandon(reason)
         if not self._closing and self._facts is not None:
             self._on_lost(reason)
 
-    def _end(self, reason: str) -> None:
-        """Close our end, release what is queued, and tell everyone who waits. Twice is once."""
+    def _abandon(self, reason: str) -> None:
+        """Close our ends, release what is queued, and tell everyone who waits. Twice is once."""
         if self._lost is not None:
             return
         self._lost = reason
         self._loop.remove_reader(self._sock)
+        self._loop.remove_reader(self._outcomes)
         self._loop.remove_writer(self._sock)
         self._sock.close()
+        self._outcomes.close()
         for packet in self._queue:
             _close_all(packet.fds)
         self._queue.clear()
@@ -495,10 +509,10 @@ class Launcher:
         if not self._ready.done():
             self._ready.set_exception(lost)
         for run in self._runs.values():
-            for future in (run.prepared, run.outcome):
-                if not future.done():
-                    future.set_exception(lost)
-                    future.exception()  # not everybody waits for both
+            run.shut()
+            if not run.outcome.done():
+                run.outcome.set_exception(lost)
+                run.outcome.exception()  # not everybody waits
         self._runs.clear()
 
     def _kill(self) -> None:
@@ -527,6 +541,16 @@ def _start(executable: Path, arguments: list[str], *inherited: int) -> int:
         )
     finally:
         os.close(image)
+
+
+def _opened(data: bytes, flags: int) -> tuple[int, int, bytes]:
+    """A packet's type, number and body. Raises ProtocolError."""
+    if flags & socket.MSG_TRUNC or len(data) < messages.HEADER.size:
+        raise ProtocolError("the launcher sent a packet out of size")
+    kind, length, number = messages.HEADER.unpack_from(data)
+    if length != len(data):
+        raise ProtocolError(f"the launcher sent {len(data)} bytes and announced {length}")
+    return kind, number, data[messages.HEADER.size :]
 
 
 def _resolve(future: asyncio.Future[Any], value: object) -> bool:

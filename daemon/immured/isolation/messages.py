@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,13 +14,13 @@ from immured.isolation.abi import Cause, Controller, Measured, Message, Stage
 
 __all__ = [
     "HEADER",
+    "LOST",
     "Exited",
     "Failed",
     "Peer",
     "ProtocolError",
     "Ready",
     "encode_connection_closed",
-    "encode_go",
     "encode_kill",
     "encode_prepare",
     "encode_stop",
@@ -113,6 +115,10 @@ class Exited:
     collected: int = 0
 
 
+LOST: Final = Exited(Cause.KILLED, Measured(0), os.CLD_KILLED, signal.SIGKILL, stragglers=1)
+"""The end of a run whose warden died: its tree was killed with its namespace, and nobody measured what it had done."""
+
+
 def _packet(kind: Message, number: int, body: bytes = b"") -> bytes:
     return HEADER.pack(kind, HEADER.size + len(body), number) + body
 
@@ -125,11 +131,6 @@ def encode_prepare(run: int, connection: int, plan: bytes, *, in_memfd: bool, ou
         flags |= abi.OURS_0 << place
     fixed = _PREPARE.pack(connection, len(plan), flags)
     return _packet(Message.PREPARE, run, fixed if in_memfd else fixed + plan)
-
-
-def encode_go(run: int) -> bytes:
-    """GO: the intent is durable."""
-    return _packet(Message.GO, run)
 
 
 def encode_kill(run: int, cause: Cause) -> bytes:

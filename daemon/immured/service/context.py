@@ -14,7 +14,6 @@ from immured.identity.replay import ReplayRecord
 from immured.isolation.abi import Cause
 from immured.isolation.filesystem import Grants
 from immured.isolation.launcher import Outcome
-from immured.isolation.messages import Failed
 from immured.ledger import Ledger
 from immured.service.misbehaviour import DenialBound, Misbehaviour
 from immured.service.registry import Registry
@@ -40,17 +39,14 @@ class LauncherPort(Protocol):
 
     def prepare(
         self, run: int, connection: int, plan: bytes, fds: Sequence[int], *, ours: Sequence[int] = ()
-    ) -> Awaitable[Failed | None]:
-        """Send a plan; None when the cell waits for `go`. `ours`: which descriptors are the broker's own pipes."""
+    ) -> Awaitable[Outcome]:
+        """Send a plan, for a cell that waits for `go`; how the run ends. `ours`: which are the broker's own pipes."""
 
     def go(self, run: int) -> None:
         """The intent is durable."""
 
     def kill(self, run: int, cause: Cause = ...) -> None:
         """End a run."""
-
-    def outcome(self, run: int) -> Awaitable[Outcome]:
-        """How a prepared run ends."""
 
 
 @dataclass(slots=True)

@@ -81,7 +81,7 @@ class _Execution:
         self._compiled = compiled
         self._live = live
         self._streams = streams
-        self._preparing: Awaitable[Failed | None] | None = None
+        self._ending: Awaitable[Outcome] | None = None
         self._unsent: LauncherLostError | OSError | None = None
         self._intent: Pending | None = None
         self._refused: Exception | None = None
@@ -93,7 +93,7 @@ class _Execution:
         if not live.detach:
             request.channel.on_closed[live] = live.kill
         try:
-            self._preparing = service.launcher.prepare(
+            self._ending = service.launcher.prepare(
                 live.number,
                 request.channel.number,
                 self._compiled.plan.pack(),
@@ -160,21 +160,18 @@ class _Execution:
             return Outcome(Failed(Stage.CELL, None, error.errno or 0, os.strerror(error.errno or 0)))
 
     async def _go(self) -> Outcome:
-        assert self._preparing is not None  # noqa: S101 - else `_unsent` says why
+        assert self._ending is not None  # noqa: S101 - else `_unsent` says why
         if not self._live.killed:
             self._live.state = RunState.RUNNING
             self._service.launcher.go(self._live.number)
-        failed = await self._preparing
-        if failed is not None:
-            return Outcome(failed)
-        return await self._service.launcher.outcome(self._live.number)
+        return await self._ending
 
     async def _call_off(self) -> None:
         """There is no durable intent, so nothing may run: have the cell torn down."""
-        if self._preparing is not None:
+        if self._ending is not None:
             self._live.kill()
             with contextlib.suppress(LauncherLostError):
-                self._request.channel.dispose((await self._go()).files.values())
+                self._request.channel.dispose((await self._ending).files.values())
 
     async def _conclude(self, intent: Receipt, outcome: Outcome) -> Answer:
         streams = self._streams
