@@ -8,11 +8,14 @@ import click
 
 from immured.cli.say import json_text, printable
 from immured.cli.target import SYSTEM_STATE
+from immured.errors import ImmuredError
 from immured.host.check import Check, Status
-from immured.host.doctor import Report, examine
+from immured.host.doctor import Daemon, Report, examine
+from immured.host.ids import SLOT_SIZE
 
 __all__ = ["doctor"]
 
+RUNG = {True: "yes", False: "no", None: ""}
 COLOURS = {Status.OK: "green", Status.INFO: "blue", Status.WARN: "yellow", Status.FAIL: "red"}
 
 
@@ -23,10 +26,11 @@ COLOURS = {Status.OK: "green", Status.INFO: "blue", Status.WARN: "yellow", Statu
 def doctor(ctx: click.Context, state: str, as_json: bool) -> None:
     """What this host can and cannot enforce, each with its remedy.
 
-    Everything is tried, in children and under names of our own; nothing is left behind. Exits 0 when the daemon can
-    run here (warnings say what would be weaker), 1 when it cannot.
+    The ladder: each wall, and what newer kernels add to one, with yes or no, and what stands instead of what is not
+    there. Everything is tried, in children and under names of our own; nothing is left behind. Exits 0 when the daemon
+    can run here (warnings say what would be weaker), 1 when it cannot.
     """
-    report = examine(Path(state))
+    report = examine(_daemon(Path(state)))
     if as_json:
         click.echo(json_text(report.as_map()))
     else:
@@ -34,7 +38,23 @@ def doctor(ctx: click.Context, state: str, as_json: bool) -> None:
     ctx.exit(0 if report.able else 1)
 
 
+def _daemon(state: Path) -> Daemon:
+    """What its configuration says of ids, where there is one that can be read."""
+    from immured.service.broker_user import find_user
+    from immured.service.config import Config, load_config
+
+    try:
+        config = load_config(state / "config.toml") if (state / "config.toml").exists() else Config()
+        base, count = config.slot_base, config.slot_count
+        slots = None if base is None or count is None else range(base, base + count * SLOT_SIZE)
+        user = find_user(config.user, state.resolve(), slots or range(0))
+    except (ImmuredError, OSError) as error:
+        return Daemon(state, problem=str(error))
+    return Daemon(state, slots, user.uid, user.name)
+
+
 def _print(report: Report) -> None:
+    click.echo(f"Linux {printable(report.release)}\n")
     width = max(len(check.name) for check in report.checks)
     for check in report.checks:
         click.echo(_line(check, width))
@@ -43,13 +63,14 @@ def _print(report: Report) -> None:
     counts = report.counts()
     click.echo(
         f"\n{'The daemon can run here' if report.able else 'The daemon cannot run here'}: "
-        f"{counts['ok']} ok, {counts['warn']} weaker, {counts['fail']} missing."
+        f"{counts['ok']} ok, {counts['warn']} weaker, {counts['fail']} missing; "
+        f"{sum(bool(rung.stands) for rung in report.ladder)} of {len(report.ladder)} rungs stand."
     )
 
 
 def _line(check: Check, width: int) -> str:
     badge = click.style(f"{check.status.value:4}", fg=COLOURS[check.status])
-    return f"{badge}  {check.name:{width}}  {printable(check.found)}"
+    return f"{badge}  {RUNG[check.stands]:3}  {check.name:{width}}  {printable(check.found)}"
 
 
 def _remedies(report: Report) -> dict[str, list[str]]:

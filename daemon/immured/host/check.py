@@ -30,6 +30,8 @@ class Check:
     """A finding: what was looked at (`name`, stable, dotted), what was seen, and what to do about it.
 
     `remedy` is empty unless the status is `warn` or `fail`. `facts` are the figures behind the sentence, for machines.
+    `stands` is for what is a rung of the ladder: whether it is there on this host; None for all else, and where it was
+    not tried. Where it is not, `found` says what stands instead.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Check:
     found: str
     remedy: str = ""
     facts: Mapping[str, object] = field(default_factory=dict)
+    stands: bool | None = None
 
     def as_map(self) -> dict[str, object]:
         """The shape of `immure doctor --json`, one element of `checks`."""
@@ -46,6 +49,7 @@ class Check:
             "found": self.found,
             "remedy": self.remedy,
             "facts": dict(self.facts),
+            "stands": self.stands,
         }
 
 

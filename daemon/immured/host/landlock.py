@@ -48,26 +48,34 @@ _OF_A_FILE: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One version of the ABI: since which Linux, what it refuses beyond the one before, in words and in bits."""
+    """One version of the ABI: since which Linux, what it refuses beyond the one before, in words and in bits, and which
+    wall stands where it is missing."""
 
     abi: int
     linux: str
     about: str
+    instead: str
     files: int = 0
     network: int = 0
     scoped: int = 0
 
 
 LADDER: Final = (
-    Rung(1, "5.13", "read, write, execute, list, make and remove files", _REFER - 1),
-    Rung(2, "5.19", "rename and link across directories", _REFER),
-    Rung(3, "6.2", "truncate", _TRUNCATE),
-    Rung(4, "6.7", "bind and connect TCP", network=0b11),
-    Rung(5, "6.10", "ioctl of devices", _IOCTL_DEV),
-    Rung(6, "6.12", "signals and abstract sockets out of the domain", scoped=0b11),
-    Rung(7, "6.15", "refusals in the audit log"),
-    Rung(8, "7.0", "all threads at once"),
-    Rung(9, "7.1", "connections to sockets by path", _RESOLVE_UNIX),
+    Rung(1, "5.13", "read, write, execute, list, make and remove files", "mounts, and permissions", _REFER - 1),
+    Rung(2, "5.19", "rename and link across directories", "without it, none is allowed at all", _REFER),
+    Rung(3, "6.2", "truncate", "read-only mounts", _TRUNCATE),
+    Rung(4, "6.7", "bind and connect TCP", "the network namespace; for the broker, the filter", network=0b11),
+    Rung(5, "6.10", "ioctl of devices", "there are but six, and the filter", _IOCTL_DEV),
+    Rung(
+        6,
+        "6.12",
+        "signals and abstract sockets out of the domain",
+        "namespaces; for the broker, the filter",
+        scoped=0b11,
+    ),
+    Rung(7, "6.15", "refusals in the audit log", "who refused is not said by the kernel"),
+    Rung(8, "7.0", "all threads at once", "it is entered before there are others"),
+    Rung(9, "7.1", "connections to sockets by path", "permissions; for the broker, the filter", _RESOLVE_UNIX),
 )
 
 _ADD_RULE: Final = 445

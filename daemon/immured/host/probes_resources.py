@@ -1,89 +1,32 @@
-"""Ids, processes, memory, and the parts of immured itself: what a host may run out of or lack."""
+"""Processes, memory, and the parts of immured itself: what a host may run out of or lack."""
 
 from __future__ import annotations
 
-import grp
 import importlib
 import importlib.util
 import os
-import pwd
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from immured.host.check import Check, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-__all__ = ["Claim", "overlapping", "probe"]
+__all__ = ["probe"]
 
-SLOT_BASE = 0x70000000
-SLOT_SIZE = 65536
-SLOT_COUNT = 8 * 511  # eight blocks, so that as many daemons can run side by side
 PIDS_WANTED = 1 << 16
 THREADS_WANTED = 1 << 16
 LAUNCHER = "immured-launcher"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A range of host ids that somebody else has: `first` up to, not including, `end`, by `owner`."""
-
-    first: int
-    end: int
-    owner: str
-
-
-def probe(etc: Path = Path("/etc"), proc: Path = Path("/proc")) -> Iterator[Check]:
-    """Every finding about ids, limits and our own parts."""
-    yield ids([*subordinate(etc / "subuid"), *subordinate(etc / "subgid"), *accounts()])
+def probe(proc: Path = Path("/proc")) -> Iterator[Check]:
+    """Every finding about limits and our own parts."""
     yield processes(proc)
     yield threads(proc)
     yield swap(proc)
     yield launcher()
     yield from native()
-
-
-def subordinate(path: Path) -> Iterator[Claim]:
-    """The claims of /etc/subuid or /etc/subgid (`name:first:count`); a missing file claims nothing."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        parts = line.partition("#")[0].strip().split(":")
-        if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit():
-            first = int(parts[1])
-            yield Claim(first, first + int(parts[2]), f"{parts[0]} in {path}")
-
-
-def accounts() -> Iterator[Claim]:
-    """One claim for each user and group that the host knows by name."""
-    for user in pwd.getpwall():
-        yield Claim(user.pw_uid, user.pw_uid + 1, f"user {user.pw_name}")
-    for group in grp.getgrall():
-        yield Claim(group.gr_gid, group.gr_gid + 1, f"group {group.gr_name}")
-
-
-def overlapping(claims: Iterable[Claim], first: int, end: int) -> list[Claim]:
-    """The claims that reach into `first` up to `end`."""
-    return [claim for claim in claims if claim.first < end and first < claim.end]
-
-
-def ids(claims: Iterable[Claim]) -> Check:
-    """Each run has 65,536 host ids that are nobody else's, from the blocks of its daemon."""
-    end = SLOT_BASE + SLOT_COUNT * SLOT_SIZE
-    said = f"{SLOT_BASE} to {end - 1}: {SLOT_COUNT} ranges of {SLOT_SIZE}"
-    facts: dict[str, object] = {"first": SLOT_BASE, "end": end, "ranges": SLOT_COUNT}
-    taken = overlapping(claims, SLOT_BASE, end)
-    if not taken:
-        return Check("host.ids", Status.OK, f"{said}, all free", facts=facts)
-    owners = ", ".join(sorted({claim.owner for claim in taken})[:5])
-    return Check(
-        "host.ids", Status.WARN, f"{said}; also claimed by {owners}: a run could own their files",
-        "move that claim to ids below the block (see subuid(5)), then remove what it owned", facts,
-    )  # fmt: skip
 
 
 def processes(proc: Path) -> Check:

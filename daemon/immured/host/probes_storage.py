@@ -32,10 +32,11 @@ def probe(state: Path, proc: Path = Path("/proc")) -> Iterator[Check]:
     mountinfo = (proc / "self/mountinfo").read_text()
     yield free(place)
     if not is_root():
-        yield from map(untried, ("storage.sync", "storage.idmap.state", "storage.idmap.tmp"))
+        yield from map(untried, ("storage.sync", "storage.idmap.state", "storage.idmap.home", "storage.idmap.tmp"))
         return
     yield ledger_disk(place, file_system(place, mountinfo))
     yield idmapped("storage.idmap.state", place, mountinfo)
+    yield idmapped("storage.idmap.home", existing(Path("/home")), mountinfo)
     yield idmapped("storage.idmap.tmp", Path(tempfile.gettempdir()), mountinfo)
 
 

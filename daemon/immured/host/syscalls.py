@@ -1,14 +1,16 @@
 """The few system calls that Python has no name for, as the probes need them: each raises OSError, none has a policy.
 
-The numbers are the same on every 64-bit architecture (Linux unified them from 424 on), so they can stand here: the
-doctor must be able to speak on a host where the native parts have not been built.
+The numbers are the same on every 64-bit architecture (Linux unified them from 424 on; one is older), so they can stand
+here: the doctor must be able to speak on a host where the native parts have not been built.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import signal
+import struct
 
 __all__ = [
     "CLONE_NEWCGROUP",
@@ -23,7 +25,10 @@ __all__ = [
     "clone_into_cgroup",
     "clone_tree",
     "landlock_abi",
+    "listen_to_self",
+    "open_beneath",
     "seccomp_filter_supported",
+    "seccomp_flag_supported",
     "set_idmap",
     "unshare",
 ]
@@ -40,6 +45,8 @@ CLONE_NEWNET = 0x40000000
 _CLONE_INTO_CGROUP = 0x200000000
 _SYS_OPEN_TREE = 428
 _SYS_CLONE3 = 435
+_SYS_OPENAT2 = 437
+_SYS_SECCOMP = 277 if platform.machine() == "aarch64" else 317
 _SYS_MOUNT_SETATTR = 442
 _SYS_LANDLOCK_CREATE_RULESET = 444
 _AT_FDCWD = -100
@@ -48,6 +55,8 @@ _OPEN_TREE_CLONE = 1
 _MOUNT_ATTR_IDMAP = 0x00100000
 _LANDLOCK_CREATE_RULESET_VERSION = 1
 _PR_SET_SECCOMP = 22
+_PR_SET_NO_NEW_PRIVS = 38
+_NEW_LISTENER = 1 << 3
 _SECCOMP_MODE_FILTER = 2
 _EFAULT = 14
 
@@ -126,6 +135,32 @@ def landlock_abi() -> int:
         )
     except OSError:
         return 0
+
+
+def seccomp_flag_supported(flags: int) -> bool:
+    """Whether seccomp(2) knows these SECCOMP_FILTER_FLAG_*: with no program it then answers EFAULT, and loads none."""
+    answer = _libc.syscall(ctypes.c_long(_SYS_SECCOMP), ctypes.c_uint(1), ctypes.c_uint(flags), None)
+    return int(answer) < 0 and ctypes.get_errno() == _EFAULT
+
+
+def listen_to_self() -> int:
+    """A listener to a filter that allows everything, put on this very process: for a child that ends soon."""
+    program = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0x7FFF_0000), 8)
+    loaded = struct.pack("=H6xQ", 1, ctypes.addressof(program))
+    _libc.prctl(ctypes.c_int(_PR_SET_NO_NEW_PRIVS), ctypes.c_ulong(1), 0, 0, 0)
+    return call(_SYS_SECCOMP, ctypes.c_uint(1), ctypes.c_uint(_NEW_LISTENER), ctypes.c_char_p(loaded))
+
+
+def open_beneath(directory: int, path: str) -> int:
+    """openat2 with RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS, for reading; a descriptor that the caller closes."""
+    how = (ctypes.c_uint64 * 3)(os.O_RDONLY | os.O_CLOEXEC, 0, 0x08 | 0x02)
+    return call(
+        _SYS_OPENAT2,
+        ctypes.c_int(directory),
+        ctypes.c_char_p(os.fsencode(path)),
+        ctypes.byref(how),
+        ctypes.c_size_t(24),
+    )
 
 
 def seccomp_filter_supported() -> bool:
