@@ -134,7 +134,7 @@ _SETTINGS: Final[tuple[tuple[str, str, frozenset[str], str, str], ...]] = (
         "hardlinks", "fs/protected_hardlinks", frozenset("1"), "nobody links to another's file",
         "files with a second name are not handed to the broker",
     ),
-    ("symlinks", "fs/protected_symlinks", frozenset("1"), "no symlink of another's is followed in /tmp", "we follow none"),
+    ("symlinks", "fs/protected_symlinks", frozenset("1"), "others' symlinks in /tmp lead nowhere", "we follow none"),
     ("bpf", "kernel/unprivileged_bpf_disabled", frozenset("12"), "bpf is root's alone", "bpf is refused inside"),
     ("perf", "kernel/perf_event_paranoid", frozenset("234"), "perf is bounded", "perf_event_open is refused inside"),
 )  # fmt: skip
