@@ -160,7 +160,7 @@ int main(int argc, char **argv)
   static struct imc_session session;
   static struct imc_target target;
   static struct imc_order order;
-  struct imc_options options;
+  static struct imc_options options;
   struct imc_error err;
   struct stat input;
   char here[PATH_MAX];

@@ -3,6 +3,7 @@
 #include "exits.h"
 #include "say.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,7 +56,9 @@ _Noreturn void imc_become_python(int argc, char *const *argv)
       execv(path, words);
     }
   }
-  imc_complain(imc_text("not_built"), imc_text("the Python half of this command is not beside it"),
-               imc_text("install it again: pip install 'immured[cli]'"));
+  struct imc_error err;
+  imc_fail(&err, "not_built", "install it again: pip install 'immured[cli]'",
+           "the Python half of this command, beside it, does not start: %s", strerrordesc_np(errno));
+  imc_complain_of(&err);
   _exit(argc > 1 && strcmp(argv[1], "run") == 0 ? IMC_REFUSED : 1);
 }

@@ -35,7 +35,6 @@ def immure(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["ledger", *map(str, arguments)], catch_exceptions=False, standalone_mode=False)
 
 
-
 def lines(state: Path) -> list[bytes]:
     return (state / "ledger" / "current.jsonl").read_bytes().splitlines()
 

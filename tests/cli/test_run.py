@@ -26,6 +26,7 @@ PATIENCE = 120
 LASTING = ["sh", "-c", "echo up; sleep 600"]
 NOBODY = pwd.getpwnam("nobody")
 Immure = Callable[..., "subprocess.CompletedProcess[bytes]"]
+Line = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def workspace() -> Iterator[Path]:
 
 
 @pytest.fixture
-def immure(daemon: ThrowawayDaemon) -> Immure:
+def immure(daemon: ThrowawayDaemon, entry: list[str]) -> Immure:
     def call(
         subcommand: str, *arguments: str, cwd: Path = Path("/"), stdin: bytes = b"", sudo: bool = False
     ) -> subprocess.CompletedProcess[bytes]:
@@ -54,15 +55,17 @@ def immure(daemon: ThrowawayDaemon) -> Immure:
         if sudo:
             environment |= {"SUDO_UID": str(NOBODY.pw_uid), "SUDO_GID": str(NOBODY.pw_gid)}
         return subprocess.run(
-            [sys.executable, "-m", "immured.cli", *subcommand.split(), "--state", str(daemon.state), *arguments],
+            [*entry, *subcommand.split(), "--state", str(daemon.state), *arguments],
             input=stdin, capture_output=True, cwd=cwd, env=environment, timeout=PATIENCE, check=False,
         )  # fmt: skip
 
     return call
 
 
-def command_line(daemon: ThrowawayDaemon, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "immured.cli", "run", "--state", str(daemon.state), *arguments]
+@pytest.fixture
+def line(daemon: ThrowawayDaemon, entry: list[str]) -> Line:
+    """A whole command line of `immure run`."""
+    return lambda *arguments: [*entry, "run", "--state", str(daemon.state), *arguments]
 
 
 def new_key(path: Path) -> str:
@@ -137,9 +140,9 @@ def test_a_limit_that_makes_no_sense_is_refused_by_name(immure: Immure) -> None:
     assert b"memory" in done.stderr
 
 
-def test_without_a_daemon_the_remedy_says_so(tmp_path: Path, daemon: ThrowawayDaemon) -> None:
+def test_without_a_daemon_the_remedy_says_so(tmp_path: Path, line: Line) -> None:
     done = subprocess.run(
-        [*command_line(daemon, "--socket", str(tmp_path / "none.sock"), "--", "true")],
+        [*line("--socket", str(tmp_path / "none.sock"), "--", "true")],
         capture_output=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 125
@@ -191,15 +194,15 @@ def test_json_prints_the_record(immure: Immure) -> None:
     assert told["receipt"]["seq"] > told["intent"]["seq"]
 
 
-def test_a_command_that_does_not_read_ends_although_our_input_stays_open(daemon: ThrowawayDaemon) -> None:
-    with subprocess.Popen(command_line(daemon, "--", "true"), stdin=subprocess.PIPE) as process:
+def test_a_command_that_does_not_read_ends_although_our_input_stays_open(line: Line) -> None:
+    with subprocess.Popen(line("--", "true"), stdin=subprocess.PIPE) as process:
         assert process.wait(PATIENCE) == 0
 
 
-def test_a_terminal_line_reaches_the_command_at_once(daemon: ThrowawayDaemon) -> None:
+def test_a_terminal_line_reaches_the_command_at_once(line: Line) -> None:
     ours, theirs = pty.openpty()
     try:
-        command = command_line(daemon, "--", "head", "-n1")
+        command = line("--", "head", "-n1")
         with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE) as process:
             os.write(ours, b"typed\n")
             assert process.stdout is not None
@@ -211,8 +214,8 @@ def test_a_terminal_line_reaches_the_command_at_once(daemon: ThrowawayDaemon) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_us_ends_the_run(daemon: ThrowawayDaemon, immure: Immure, number: signal.Signals) -> None:
-    with subprocess.Popen(command_line(daemon, "--", *LASTING), stdout=subprocess.PIPE) as process:
+def test_a_signal_to_us_ends_the_run(immure: Immure, number: signal.Signals, line: Line) -> None:
+    with subprocess.Popen(line("--", *LASTING), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         process.send_signal(number)
@@ -222,8 +225,8 @@ def test_a_signal_to_us_ends_the_run(daemon: ThrowawayDaemon, immure: Immure, nu
         assert time.monotonic() < deadline, "the run goes on"
 
 
-def test_when_nobody_reads_our_output_the_run_ends(daemon: ThrowawayDaemon) -> None:
-    with subprocess.Popen(command_line(daemon, "--", "yes"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+def test_when_nobody_reads_our_output_the_run_ends(line: Line) -> None:
+    with subprocess.Popen(line("--", "yes"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.read(10)
         process.stdout.close()
@@ -231,33 +234,33 @@ def test_when_nobody_reads_our_output_the_run_ends(daemon: ThrowawayDaemon) -> N
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_standard_descriptors_are_nobodys(daemon: ThrowawayDaemon, closed: str) -> None:
-    line = shlex.join(command_line(daemon, "--", "sh", "-c", "cat; echo out; echo err >&2"))
-    done = subprocess.run(["/bin/sh", "-c", f"{line} {closed}"], capture_output=True, timeout=PATIENCE, check=False)
+def test_closed_standard_descriptors_are_nobodys(closed: str, line: Line) -> None:
+    shell = shlex.join(line("--", "sh", "-c", "cat; echo out; echo err >&2"))
+    done = subprocess.run(["/bin/sh", "-c", f"{shell} {closed}"], capture_output=True, timeout=PATIENCE, check=False)
     expected = (b"" if ">&-" in closed.split() else b"out\n", b"" if "2>&-" in closed else b"err\n")
     assert (done.returncode, (done.stdout, done.stderr)) == (0, expected)
 
 
-def test_a_full_disk_behind_our_output_is_named(daemon: ThrowawayDaemon) -> None:
+def test_a_full_disk_behind_our_output_is_named(line: Line) -> None:
     with open("/dev/full", "wb") as full:
-        command = command_line(daemon, "--", "echo", "hello")
+        command = line("--", "echo", "hello")
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE, check=False)
     assert done.returncode == 125
     assert b"immure: input_output: " in done.stderr
 
 
-def test_output_that_does_not_block_comes_whole(daemon: ThrowawayDaemon) -> None:
+def test_output_that_does_not_block_comes_whole(line: Line) -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
-    command = command_line(daemon, "--", "head", "-c", "1000000", "/dev/zero")
+    command = line("--", "head", "-c", "1000000", "/dev/zero")
     with subprocess.Popen(command, stdout=write) as process, open(read, "rb") as output:
         os.close(write)
         assert len(output.read()) == 1_000_000
         assert process.wait(PATIENCE) == 0
 
 
-def test_a_sandbox_can_be_ended_by_its_name(daemon: ThrowawayDaemon, immure: Immure) -> None:
-    with subprocess.Popen(command_line(daemon, "--", *LASTING), stdout=subprocess.PIPE) as process:
+def test_a_sandbox_can_be_ended_by_its_name(immure: Immure, line: Line) -> None:
+    with subprocess.Popen(line("--", *LASTING), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         (live,) = json.loads(immure("status", "--json").stdout)["runs"]
@@ -279,10 +282,10 @@ def test_a_plan_as_json_names_what_holds_each_limit(immure: Immure) -> None:
     assert set(told["enforcement"]) <= set(told["limits"])
 
 
-def test_a_new_key_is_let_in_and_listed(immure: Immure, daemon: ThrowawayDaemon, tmp_path: Path) -> None:
-    public = new_key(tmp_path / "key.pem")
-    assert immure("key add", "newcomer", public, "--uid", "0").returncode == 0
-    assert b"newcomer" in immure("key list").stdout
+def test_a_new_key_is_let_in_and_listed(immure: Immure, entry: list[str], tmp_path: Path) -> None:
+    public, name = new_key(tmp_path / "key.pem"), f"newcomer-{Path(entry[0]).name}"
+    assert immure("key add", name, public, "--uid", "0").returncode == 0
+    assert name.encode() in immure("key list").stdout
     done = immure("run", "--key", str(tmp_path / "key.pem"), "--", "echo", "in")
     assert done.stdout == b"in\n"
 

@@ -312,3 +312,14 @@ def test_descriptors_ride_with_the_command(serving: Serving) -> None:
     os.close(read)
     os.close(write)
     assert seen == [True]
+
+
+def test_a_daemon_that_says_nothing_is_left(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("immured.client.aiolink.HELLO_SECONDS", 0.2)
+
+    async def work() -> None:
+        async with client(serving(until_closed)) as silent:
+            await silent.run(["/bin/true"])
+
+    with pytest.raises(ConnectionLost, match="no hello"):
+        within(work())

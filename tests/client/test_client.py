@@ -627,3 +627,56 @@ def test_a_descriptor_from_the_daemon_is_not_kept(serving: Serving) -> None:
         with pytest.raises(Refusal):
             connected.status()
         assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("patience", [None, 20])
+def test_a_daemon_that_says_nothing_is_left(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, patience: float | None
+) -> None:
+    monkeypatch.setattr("immured.client.link.HELLO_SECONDS", 0.2)
+    peer = serving(until_closed)
+    with (
+        Client(peer.socket, USER, timeout=patience) as silent,
+        pytest.raises(ConnectionLost, match=r"no hello within 0\.2 s"),
+    ):
+        silent.run(["true"])
+
+
+def test_a_daemon_that_takes_nothing_and_says_nothing_is_left(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("immured.client.link.HELLO_SECONDS", 0.2)
+    leave = threading.Event()
+    peer = serving(lambda _: leave.wait(20) and None)
+    try:
+        with Client(peer.socket, USER) as silent, pytest.raises(ConnectionLost, match="no hello"):
+            silent.run(["true"], stdin=bytes(4 << 20))
+    finally:
+        leave.set()
+
+
+def test_a_daemon_that_accepts_nobody_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("immured.client.link.HELLO_SECONDS", 0.2)
+    (tmp_path / "daemon.pub").write_bytes(USER.public.to_pem())
+    path = tmp_path / "immured.sock"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(str(path))
+        listener.listen(0)
+        first.connect(str(path))
+        with Client(path, USER) as unheard, pytest.raises(ConnectionLost, match="no connection within"):
+            unheard.run(["true"])
+        with Client(path, USER, timeout=0.05) as hurried, pytest.raises(NoReply):
+            hurried.run(["true"])
+
+
+def test_a_hello_in_time_leaves_a_run_all_the_time(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("immured.client.link.HELLO_SECONDS", 0.2)
+
+    def script(served: Served) -> None:
+        served.hello()
+        command, digest, _ = served.command()
+        threading.Event().wait(0.5)
+        served.reply(command, digest)
+
+    with client(serving(script)) as patient:
+        assert patient.run(["true"]).ok

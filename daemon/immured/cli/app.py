@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from immured.cli.say import complain
+from immured.cli.say import complain, printable
 from immured.errors import ImmuredError
 
 __all__ = ["app", "serve"]
@@ -30,6 +30,10 @@ COMMANDS = {
     "seccomp": ("immured.cli.seccomp:seccomp", "Ask a system-call filter, or import a profile."),
     "doctor": ("immured.cli.doctor:doctor", "What this host can and cannot enforce."),
 }
+
+
+NATIVE = "IMMURE_NATIVE"
+"""Set, to its version, by the native client that became us. It is told, and nothing rests on it."""
 
 
 class LazyGroup(click.Group):
@@ -62,7 +66,8 @@ def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None
     if wanted:
         from immured import __version__
 
-        click.echo(f"immure {__version__}")
+        client = os.environ.get(NATIVE)
+        click.echo(f"immure {__version__} (run: {f'native client {printable(client)}' if client else 'Python'})")
         ctx.exit()
 
 

@@ -50,11 +50,11 @@ class Running(click.Command):
         try:
             return super().invoke(ctx)
         except ImmuredError as error:
-            complain(error.code, error.message, error.remedy)
+            _say_why(error.code, error.message, error.remedy)
         except BrokenPipeError:
             raise
         except OSError as error:
-            complain("input_output", f"our own input or output: {error.strerror}", "look where it is redirected to")
+            _say_why("input_output", f"our own input or output: {error.strerror}", "look where it is redirected to")
         raise click.exceptions.Exit(REFUSED)
 
 
@@ -173,6 +173,16 @@ def record(result: RunResult) -> dict[str, object]:
         "receipt": result.receipt.to_map(),
         "intent": result.intent.to_map(),
     }
+
+
+def _say_why(code: str, message: str, remedy: str) -> None:
+    """Says what kept the command from running, where it can be said: the exit status holds all the same."""
+    try:
+        complain(code, message, remedy)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        return
 
 
 def _failure(result: RunResult) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 from immured.client.errors import ConnectionLost
+from immured.client.link import HELLO_SECONDS, silent
 from immured.client.session import Call, Request, Session
 from immured.errors import ImmuredError, Refused
 from immured.wire.frames import FrameReader, encode_frame
@@ -52,6 +53,7 @@ class AsyncLink:
         self._closed = False
         self._gone = False
         self._loop.add_reader(sock, self._readable)
+        self._patience = self._loop.call_later(HELLO_SECONDS, self._overdue)
 
     @property
     def usable(self) -> bool:
@@ -135,6 +137,7 @@ class AsyncLink:
         self._fail(ConnectionLost("the client closed the connection", ""))
         if not self._closed:
             self._closed = True
+            self._patience.cancel()
             self._loop.remove_reader(self._sock)
             self._loop.remove_writer(self._sock)
             self._sock.close()
@@ -214,6 +217,10 @@ class AsyncLink:
                 self._loop.remove_reader(self._sock)
                 break
         self._tell()
+
+    def _overdue(self) -> None:
+        if self.session.hello is None:
+            self._fail(silent())
 
     def _fail(self, error: ConnectionLost) -> None:
         self.session.fail(error)

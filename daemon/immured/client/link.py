@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,15 @@ from immured.wire.keys import PublicKey
 from immured.wire.messages import Data, Hello, Reply
 from immured.wire.sockets import EndOfStream, close_all, receive_some, send_some
 
-__all__ = ["Deadline", "Link", "connect_socket"]
+__all__ = ["HELLO_SECONDS", "Deadline", "Link", "connect_socket", "silent"]
+
+HELLO_SECONDS = 10.0
+"""A daemon says hello as soon as it accepts. Who has not heard it for so long speaks to something else."""
+
+
+def silent() -> ConnectionLost:
+    """The error that says so."""
+    return ConnectionLost(f"the daemon said no hello within {HELLO_SECONDS:g} s")
 
 
 class Deadline:
@@ -49,15 +58,19 @@ class Deadline:
 
 
 def connect_socket(path: Path, deadline: Deadline) -> socket.socket:
-    """A connected stream socket. Raises ConnectionLost when nobody listens there."""
+    """A connected stream socket. Raises ConnectionLost where nobody listens, or nobody accepts for HELLO_SECONDS."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        sock.settimeout(deadline.left())
+        left = deadline.left()
+        bound = HELLO_SECONDS if left is None else min(left, HELLO_SECONDS)
+        # Not settimeout: a non-blocking connect does not wait for room in a full backlog, it fails.
+        whole, rest = divmod(max(1, int(bound * 1_000_000)), 1_000_000)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", whole, rest))
         sock.connect(str(path))
-        sock.settimeout(None)
-    except TimeoutError:
+    except BlockingIOError:
         sock.close()
-        raise deadline.passed() from None
+        deadline.left()
+        raise ConnectionLost(f"{path}: no connection within {HELLO_SECONDS:g} s") from None
     except OSError as error:
         sock.close()
         remedy = "start the daemon (immured --state DIR), or point IMMURE_SOCKET at one"
@@ -75,6 +88,7 @@ class Link:
         self._changed = threading.Condition()
         self._reading = False
         self._sending = threading.Lock()
+        self._hello_due = time.monotonic() + HELLO_SECONDS
 
     @property
     def usable(self) -> bool:
@@ -177,7 +191,7 @@ class Link:
     def _lead(self, deadline: Deadline, done: Callable[[], bool]) -> None:
         """Reads for everybody until the leader has what it wants, or must let somebody catch up."""
         while True:
-            left = deadline.left()
+            left = self._left(deadline)
             if left is not None and not self._ready(select.POLLIN, left):
                 continue
             if not self._read_some():
@@ -221,7 +235,7 @@ class Link:
             self._changed.notify_all()  # a pause that waited for this thread to take data need not wait now
         try:
             events = select.POLLOUT | (select.POLLIN if lead else 0)
-            left = deadline.left()
+            left = self._left(deadline)
             found = self._ready(events, left if lead or left is None else min(left, _RELOOK))
             if lead and found & ~select.POLLOUT:
                 self._read_some()
@@ -231,6 +245,18 @@ class Link:
                 if lead:
                     self._reading = False
                 self._changed.notify_all()
+
+    def _left(self, deadline: Deadline) -> float | None:
+        """Seconds to wait at most. Raises NoReply; ConnectionLost, for everybody, when the hello is overdue."""
+        left = deadline.left()
+        if self.session.hello is not None:
+            return left
+        due = self._hello_due - time.monotonic()
+        if due <= 0:
+            error = silent()
+            self._fail(error)
+            raise error
+        return due if left is None else min(left, due)
 
     def _ready(self, events: int, seconds: float | None) -> int:
         poll = select.poll()
