@@ -1,0 +1,72 @@
+"""One daemon for the catalogue, a caller without rights, and cells without a filter for the controls."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from immured import Client
+from immured.client.throwaway import ThrowawayDaemon
+from immured.wire.keys import PrivateKey
+from tests.escape.harness import CALLER, World
+from tests.escape.scenes import set_scene
+from tests.warden.cell import Cell
+from tests.warden.conftest import cells, controllers, harness, subtree
+
+__all__ = ["cells", "controllers", "harness", "subtree"]
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.needs_root)
+
+
+@pytest.fixture(scope="session")
+def ground() -> Iterator[Path]:
+    """The tests' own directory; whatever is made on the host is made below it."""
+    base = Path(tempfile.mkdtemp(prefix="immured-escape-"))
+    base.chmod(0o755)
+    yield base
+    shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def daemon() -> Iterator[ThrowawayDaemon]:
+    with ThrowawayDaemon() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def caller(daemon: ThrowawayDaemon, ground: Path) -> Iterator[Client]:
+    """A client whose uid, groups and key are an unprivileged caller's."""
+    key = PrivateKey.generate()
+    path = ground / "caller.pem"
+    path.write_bytes(key.to_pem())
+    path.chmod(0o600)
+    with daemon.client() as admin:
+        admin.key_add("escape", key.public.to_pem(), role="runner", uids=[CALLER])
+    with daemon.client(path) as client:
+        groups = os.getgroups()
+        os.setgroups([])
+        os.setegid(CALLER)
+        os.seteuid(CALLER)
+        try:
+            client.connect()
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+            os.setgroups(groups)
+        yield client
+
+
+@pytest.fixture
+def world(caller: Client, daemon: ThrowawayDaemon, ground: Path, cells: Callable[..., Cell]) -> World:
+    return World(caller, ground, cells, set_scene(caller, daemon, ground))

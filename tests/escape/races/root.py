@@ -1,0 +1,17 @@
+"""The same with the directory that becomes the root.
+
+Wall: a caller's path is opened as the caller, once
+Meets: refused
+Ends: path_denied path_missing root_owned path_kind target_invalid target_missing cwd_missing cwd_denied
+Scene: race_root
+Control: fence
+Reference: CVE-2018-15664, CVE-2021-30465, CVE-2019-14271
+"""
+
+import sys
+
+from tests.escape.inside import contained, got, outcome, read
+
+if outcome(lambda: read(f"{sys.argv[1]}/secret")) == "ok":
+    got("root's secret")
+contained("refused")

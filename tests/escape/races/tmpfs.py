@@ -1,0 +1,16 @@
+"""The same with the place of a tmpfs: a writable one over what is read-only.
+
+Wall: places inside are found without following links
+Meets: EROFS EACCES EPERM
+Ends: path_denied path_missing root_owned path_kind target_invalid target_missing cwd_missing cwd_denied
+Scene: race_tmpfs
+Control: fence
+Reference: CVE-2021-30465
+"""
+
+import os
+
+from tests.escape.inside import got
+
+os.close(os.open("/dev/immured-made", os.O_CREAT | os.O_WRONLY))
+got("a writable /dev")

@@ -1,0 +1,53 @@
+"""Every idea is contained, and every idea works where its wall is missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.escape.catalogue import ALL, HERE, IDEAS, Idea
+from tests.escape.harness import World
+
+Record = Callable[[str, object], None]  # what is told in a report (--junitxml)
+DOCUMENT = HERE.parents[1] / "docs" / "escape.md"
+
+
+@pytest.mark.parametrize("idea", IDEAS, ids=lambda idea: idea.name)
+def test_contained(idea: Idea, world: World, record_property: Record) -> None:
+    (kind, what), outcome = world.contained(idea)
+    record_property(kind, what)
+    assert kind == "contained", f"{idea.title}: {kind} {what}\n{outcome}"
+    assert set(what.split()) <= idea.meets | idea.ends, f"{idea.title}: contained by something else: {what}\n{outcome}"
+
+
+@pytest.mark.parametrize("idea", IDEAS, ids=lambda idea: idea.name)
+def test_the_same_idea_works_where_its_wall_is_missing(idea: Idea, world: World, record_property: Record) -> None:
+    (kind, what), outcome = world.control(idea)
+    record_property(kind, what)
+    if kind == "contained" and idea.needs:
+        # Only where this kernel has no such thing for root either.
+        (bare, why), outcome = world.lacking(idea)
+        assert (bare, set(why.split()) & {"EPERM", "EACCES"}) == ("contained", set()), (
+            f"{idea.title}: {what}\n{outcome}"
+        )
+        return
+    assert kind == "got", f"{idea.title}: {kind} {what}\n{outcome}"
+
+
+def test_there_are_as_many_as_was_promised() -> None:
+    assert len(ALL) >= 60
+
+
+def row(idea: Idea) -> str:
+    return f"| `{idea.name}` | {idea.title} | {idea.wall} | {idea.fields['Reference']} |"
+
+
+def rows(document: Path) -> Counter[str]:
+    return Counter(line for line in document.read_text().splitlines() if line.startswith("| `"))
+
+
+def test_the_document_lists_each_idea_as_its_file_tells_of_it() -> None:
+    assert rows(DOCUMENT) == Counter(row(idea) for idea in ALL)
