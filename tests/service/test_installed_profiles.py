@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 from pathlib import Path
 
@@ -130,6 +131,10 @@ def test_a_manifest_uses_an_installed_profile(daemon: ThrowawayDaemon) -> None:
         assert done.stdout.split() == [b"-1", str(errno.EIO).encode()]
         kept, killed = (client.run(["python3", "-c", ASK, which], manifest=MANIFEST) for which in ("0", "1"))
         assert (kept.exit_code, killed.signal) == (0, 31)
+        lines = map(json.loads, (daemon.state / "ledger" / "current.jsonl").read_text().splitlines())
+        digest = f"sha256:{hashlib.sha256(DEFAULT.encode()).hexdigest()}"
+        started = [line["data"]["profiles"] for line in lines if line["type"] == "daemon.started"]
+        assert started == [{"broken-disk": digest}]
         with pytest.raises(RemoteError) as refusal:
             client.run(["/bin/true"], manifest={"schema": 1, "syscalls": {"profile": "broken-dsk"}})
         assert (refusal.value.code, refusal.value.remedy) == ("manifest_invalid", "did you mean broken-disk?")

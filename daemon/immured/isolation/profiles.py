@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import hashlib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -34,7 +35,8 @@ class Profile:
     """What a profile says of every call that the tables know; the walls come on top. Made once, compared by identity.
 
     Of the rules of a call in `rules` the first that holds decides, and none: `default`. Other calls are allowed where
-    `calls` has them, else they get `default`. Actions are SECCOMP_RET_* with their data.
+    `calls` has them, else they get `default`. Actions are SECCOMP_RET_* with their data. `digest`: `sha256:` and hex,
+    of the file that it came from.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Profile:
     calls: frozenset[str]
     rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=lambda: MappingProxyType({}))
     default: int = _REFUSE
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +105,7 @@ def parse_profile(name: str, text: str) -> Profile:
         calls=calls,
         rules=MappingProxyType(_rules(table.get("rules", []), named)),
         default=_action("default", table.get("default", "errno:EPERM")),
+        digest=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}",
     )
     _check_walls(profile)
     return profile

@@ -200,6 +200,7 @@ async def _first_words(opened: Opened) -> None:
         "kernel": os.uname().release,
         "socket": os.fspath(opened.socket),
         "host": opened.launcher.facts.to_map(),
+        "profiles": {name: one.digest for name, one in opened.state.config.profiles.installed.items()},
     }
     try:
         lost = [(run, _tell_lost(ledger, actor, run)) for run in opened.recovery.lost]
