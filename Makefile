@@ -45,8 +45,9 @@ lint: build
 demo: build
 	@$(PY) -m demo
 
+# ARGS: --quick, --only NAME, ... (docs/performance.md)
 bench: build $(VENV)/.system-bench
-	@$(PY) -m bench
+	@$(PY) -m bench $(ARGS)
 
 launcher-asan: $(VENV)/.system-build
 	$(PYTHON) native/launcher_build.py --sanitize .build/asan/immured-launcher

@@ -10,10 +10,10 @@ from functools import cached_property
 
 from bench.bars import Shown
 from bench.measure import Series
-from bench.subjects import bubblewrap
+from bench.subjects import Subject, bubblewrap
 from bench.subjects.daemon import Immured
 from bench.subjects.spawned import Spawned, floor
-from bench.walls import Inside, parse_probe
+from bench.walls import Inside, Looked, look, parse_probe
 from immured.client.throwaway import ThrowawayDaemon
 from immured.errors import ConfigurationError
 
@@ -34,7 +34,7 @@ class Effort:
     batches: int = 12
     spread: int = 200
     commands: int = 100
-    vm_runs: int = 10_000
+    vm_runs: int = 2_000
 
     @classmethod
     def quick(cls) -> Effort:
@@ -79,6 +79,10 @@ class Ground:
     def model(self) -> Inside:
         """What it sees in a default run."""
         return parse_probe(Immured(self.daemon, native=True).probe())
+
+    def looked(self, subjects: Sequence[Subject]) -> list[Looked]:
+        """What walls each stands up."""
+        return [look(one.name, one.how, one.told, one.probe(), self.host, self.model) for one in subjects]
 
     @cached_property
     def equal(self) -> Spawned:

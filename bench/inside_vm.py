@@ -21,7 +21,7 @@ from bench.report import comparison
 from bench.subjects import Subject, bubblewrap, others
 from bench.subjects.daemon import Immured
 from bench.subjects.spawned import floor
-from bench.walls import parse_probe, seen, table
+from bench.walls import table
 from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
 
@@ -109,13 +109,13 @@ def runners(ground: Ground) -> str:
         Immured(ground.daemon, native=True),
         *running,
     ]
-    walls = {one.name: one.told | seen(parse_probe(one.probe()), ground.host, ground.model) for one in subjects}
+    looked = ground.looked(subjects)
     entered = [ground.stack.enter_context(one) for one in subjects]
-    series = measure.burst(entered, runs=60, block=20)
+    series = measure.burst(entered, runs=30, block=10, longest_ns=10 * measure.LONGEST_BLOCK_NS)
     return "\n\n".join(
         [
-            comparison("burst", series, "bwrap", walls),
-            table([(one.name, walls[one.name], one.how) for one in subjects[1:]]),
+            comparison("burst", series, "bwrap", looked),
+            table(looked[1:]),
             *(f"* {one.name} refuses: {one.words}" for one in refused),
         ]
     )

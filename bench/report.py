@@ -5,29 +5,30 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from bench.bars import BARS, Shown, verdict
 from bench.ground import Part
 from bench.measure import Series
-from bench.walls import missing
+from bench.walls import Looked, missing
 
 __all__ = ["as_json", "comparison", "lines", "machine"]
 
 
-def comparison(scenario: str, series: Sequence[Series], against: str, walls: Mapping[str, frozenset[str]]) -> str:
-    """A Markdown table; ratios are of medians and of CPU time, to `against`. Of `walls`, who lacks some is marked."""
+def comparison(scenario: str, series: Sequence[Series], against: str, looked: Sequence[Looked] = ()) -> str:
+    """A Markdown table; ratios are of medians and of CPU time, to `against`. Who of `looked` lacks walls is marked."""
+    unequal = {one.name for one in looked if missing(one.walls)}
     base = next(one for one in series if one.name == against)
     rows = [
         f"| {scenario} | runs | p50 ms | p90 ms | p99 ms | CPU ms a run | p50 / {against} | CPU / {against} |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for one in series:
-        unequal = " (unequal)" if one.name in walls and missing(walls[one.name]) else ""
+        name = f"{one.name} (unequal)" if one.name in unequal else one.name
         times = " | ".join(f"{one.percentile(percent):.2f}" for percent in (50, 90, 99))
         ratios = f"{one.p50 / base.p50:.2f} | {_times(one.cpu_ms, base.cpu_ms)}"
-        rows.append(f"| {one.name}{unequal} | {len(one.walls)} | {times} | {one.cpu_ms:.2f} | {ratios} |")
+        rows.append(f"| {name} | {len(one.walls)} | {times} | {one.cpu_ms:.2f} | {ratios} |")
     return "\n".join(rows)
 
 

@@ -1,4 +1,5 @@
-"""Which walls a subject stands up: seen from inside where that can be seen, told by its flags where it cannot.
+"""Which walls a subject stands up: seen from inside where that can be seen, told by its flags where it cannot
+(whose a payload's files would be on the host, and which filter it has).
 
 Comparing unequal isolation is the oldest trick of benchmarks. Here every subject runs a probe first, and the report
 says of each what it lacks of a default run's walls.
@@ -10,7 +11,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["BEYOND", "PROBE", "SAME_VIEW", "TOLD", "WALLS", "Inside", "missing", "parse_probe", "seen", "table"]
+__all__ = [
+    "BEYOND",
+    "PROBE",
+    "SAME_VIEW",
+    "WALLS",
+    "Inside",
+    "Looked",
+    "look",
+    "missing",
+    "parse_probe",
+    "seen",
+    "table",
+]
 
 SAME_VIEW: Final = "the same view"
 DEFAULT_CLASS: Final = "the default class's filter"
@@ -29,8 +42,6 @@ WALLS: Final = (
     "a session of its own",
     SAME_VIEW,
 )
-#: What no look from inside can tell: whose files a payload's would be on the host, and which filter it is.
-TOLD: Final = frozenset({NO_HOST_ROOT, DEFAULT_CLASS})
 #: What the daemon does on top and nobody else here does.
 BEYOND: Final = (
     "a time namespace",
@@ -112,11 +123,38 @@ def missing(walls: Iterable[str]) -> list[str]:
     return [wall for wall in WALLS if wall not in have]
 
 
-def table(subjects: Sequence[tuple[str, frozenset[str], str]]) -> str:
-    """(name, walls, a word on it) of each as a Markdown table: unequal isolation is compared in words only."""
+def view_difference(inside: Inside, model: Inside) -> str:
+    """What it shows that a default run does not, in a few names."""
+    shown = sorted(inside.root - model.root)
+    bare = sorted(_covered(model) - _covered(inside))
+    return "; ".join(
+        f"{verb} {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+        for verb, names in (("shows", shown), ("does not cover", bare))
+        if names
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A subject as the probe saw it and its flags tell it: its walls, and in words how the view differs."""
+
+    name: str
+    how: str
+    walls: frozenset[str]
+    view: str
+
+
+def look(name: str, how: str, told: frozenset[str], probed: str, host: Inside, model: Inside) -> Looked:
+    """From what PROBE printed behind its walls."""
+    inside = parse_probe(probed)
+    return Looked(name, how, told | seen(inside, host, model), view_difference(inside, model))
+
+
+def table(subjects: Sequence[Looked]) -> str:
+    """As Markdown: unequal isolation is compared in words only."""
     rows = ["| subject | equal? | without | beyond | how |", "|---|---|---|---|---|"]
-    for name, walls, how in subjects:
-        lacks, more = missing(walls), [wall for wall in BEYOND if wall in walls]
-        equal = "**no**" if lacks else "yes"
-        rows.append(f"| {name} | {equal} | {', '.join(lacks) or '-'} | {', '.join(more) or '-'} | {how} |")
+    for one in subjects:
+        lacks = [f"{wall} ({one.view})" if wall == SAME_VIEW and one.view else wall for wall in missing(one.walls)]
+        more = ", ".join(wall for wall in BEYOND if wall in one.walls) or "-"
+        rows.append(f"| {one.name} | {'**no**' if lacks else 'yes'} | {', '.join(lacks) or '-'} | {more} | {one.how} |")
     return "\n".join(rows)

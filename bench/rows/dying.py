@@ -18,17 +18,19 @@ from scripts.run_tests import host_has_cgroup2, vm_runner
 __all__ = ["measure"]
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 900
+BOOT_SECONDS = 300
+RUN_SECONDS = 0.2
 
 
 def measure(ground: Ground) -> Part:
     title = "A whole cgroup v2"
     inside = [sys.executable, "-m", "bench.inside_vm", "--runs", str(ground.effort.vm_runs)]
+    seconds = round(BOOT_SECONDS + RUN_SECONDS * ground.effort.vm_runs)
     runner = vm_runner()
     if host_has_cgroup2():
         command, where = inside, "on this host"
     elif runner is not None:
-        command, where = [runner, "-t", str(SECONDS), "--", *inside], "in a virtual machine"
+        command, where = [runner, "-t", str(seconds), "--", *inside], "in a virtual machine"
     else:
         why = "this host's cgroup v2 lacks the memory controller, and VM_RUNNER names no program"
         return Part(title, [Shown("dying", None, why)])
@@ -39,14 +41,14 @@ def measure(ground: Ground) -> Part:
             check=True,
             capture_output=True,
             text=True,
-            timeout=SECONDS + 60,
+            timeout=seconds + 60,
             stdin=subprocess.DEVNULL,
         )
     except subprocess.CalledProcessError as error:
         said = (error.stderr.strip() or error.stdout.strip()).splitlines()[-1:]
         return Part(title, [Shown("dying", None, f"{where}: exit status {error.returncode}: {' '.join(said)}")])
     except subprocess.TimeoutExpired:
-        return Part(title, [Shown("dying", None, f"{where}: no end after {SECONDS} s")])
+        return Part(title, [Shown("dying", None, f"{where}: no end after {seconds} s")])
     return part(json.loads(done.stdout.splitlines()[-1]), where)
 
 

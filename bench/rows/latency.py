@@ -11,7 +11,7 @@ from bench.report import comparison
 from bench.subjects import Subject, bubblewrap, others
 from bench.subjects.daemon import Immured
 from bench.subjects.spawned import floor
-from bench.walls import parse_probe, seen, table
+from bench.walls import table
 
 __all__ = ["measure"]
 
@@ -31,10 +31,7 @@ def measure(ground: Ground) -> Part:
         Immured(ground.daemon, native=False),
         *running,
     ]
-    walls = {
-        subject.name: subject.told | seen(parse_probe(subject.probe()), ground.host, ground.model)
-        for subject in subjects
-    }
+    looked = ground.looked(subjects)
     entered = [ground.stack.enter_context(subject) for subject in subjects]
     effort = ground.effort
     series = {
@@ -44,9 +41,9 @@ def measure(ground: Ground) -> Part:
     part = Part("A signed run of /bin/true, and the same command through others", series=series)
     part.text = "\n\n".join(
         [
-            *(comparison(name, taken, "bwrap", walls) for name, taken in series.items()),
+            *(comparison(name, taken, "bwrap", looked) for name, taken in series.items()),
             CPU_NOTE,
-            table([(subject.name, walls[subject.name], subject.how) for subject in subjects[1:]]),
+            table(looked[1:]),
             *(f"* {one.name} refuses this host: {one.words}" for one in refused),
             f"* not installed: {', '.join(absent) or 'nothing'}",
         ]

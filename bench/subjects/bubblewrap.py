@@ -55,7 +55,9 @@ def bare(executable: str) -> Spawned:
     """The line that most comparisons time."""
     words = "--unshare-all --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp".split()
     how = f"`bwrap {' '.join(words)}`"
-    return Spawned("bwrap, bare", lambda command: [executable, *words, *command], how=how, uid=_user(executable))
+    uid = _user(executable)
+    told = _told(uid)
+    return Spawned("bwrap, bare", lambda command: [executable, *words, *command], told=told, how=how, uid=uid)
 
 
 def _filtered(name: str, executable: str, etc: Sequence[str], covers: Sequence[str], *, how: str) -> Spawned:
@@ -66,18 +68,19 @@ def _filtered(name: str, executable: str, etc: Sequence[str], covers: Sequence[s
     words = f"{namespaces} {programs} {where}".split()
     words += [word for file in etc for word in ("--ro-bind-try", file, file)]
     words += [*covers, *privileges.split(), PROGRAM]
-    told = [DEFAULT_CLASS]
     uid = _user(executable)
-    if uid is not None or os.geteuid() != 0:
-        told.append(NO_HOST_ROOT)
     return Spawned(
         name,
         lambda command: [executable, *words, *command],
-        told=told,
+        told=[DEFAULT_CLASS, *_told(uid)],
         how=how,
         program=compile_profile("default"),
         uid=uid,
     )
+
+
+def _told(uid: int | None) -> list[str]:
+    return [] if uid is None and os.geteuid() == 0 else [NO_HOST_ROOT]
 
 
 @functools.cache

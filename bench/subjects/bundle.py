@@ -17,7 +17,7 @@ _READ_ONLY: Final = "bus fs irq sys sysrq-trigger".split()
 
 def make_root(root: Path) -> Path:
     """A root directory with places for mounts, and links like a merged /usr has."""
-    for name in ("usr", "etc", "proc", "dev", "tmp", "run"):
+    for name in ("usr", "etc", "proc", "sys", "dev", "tmp", "run"):
         (root / name).mkdir(parents=True, exist_ok=True)
     for name in ("bin", "sbin", "lib", "lib64"):
         if (Path("/usr") / name).is_dir():

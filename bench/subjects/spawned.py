@@ -23,8 +23,8 @@ PROBE_SECONDS = 60
 
 
 class Spawned:
-    """`program`: what every run reads from the descriptor that stands for PROGRAM; `uid`: whose the runs are, by default
-    the caller's."""
+    """`program`: what every run reads from the descriptor that stands for PROGRAM; `uid`: whose the runs are, the
+    caller's by default."""
 
     def __init__(
         self,
