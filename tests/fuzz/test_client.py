@@ -105,7 +105,8 @@ NUMBERS = st.integers(-(2**63), 2**64 - 1)
 SCALARS = st.booleans() | NUMBERS | st.text(max_size=6) | st.binary(max_size=40) | st.floats() | st.none()
 WORDS = (
     "ok result error re req receipt intent seq leaf daemon boot time_ms version limits stream data streams stdout "
-    "stderr stdin length sha256 truncated passed sandbox cause exit_code signal failure enforcement usage events violations"
+    "stderr stdin length sha256 truncated passed sandbox cause exit_code signal failure enforcement usage events "
+    "violations"
 )
 NAMES = st.sampled_from(WORDS.split()) | st.text(max_size=3)
 VALUES = st.recursive(
