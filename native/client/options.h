@@ -14,8 +14,8 @@ struct imc_options {
   bool quiet, strict;
   const char *socket, *key, *daemon_key, *state;
   const char *manifest, *rootfs, *cwd, *network;
-  const char *memory, *cpus, *wall, *cpu_time, *disk, *output;
-  uint64_t pids, files;            /* 0: not given */
+  const char *memory, *cpus, *wall, *cpu_time, *disk, *output, *cores;
+  uint64_t pids, files, pin;       /* 0: not given */
   struct imc_words ro, rw, tmpfs, env;
   char *const *command;
   size_t command_count;

@@ -72,7 +72,8 @@ static bool put_env(struct imc_pack *pack, const struct imc_words *env)
 static size_t count_limits(const struct imc_options *o)
 {
   return (o->memory != NULL) + (o->cpus != NULL) + (o->pids > 0) + (o->wall != NULL) + (o->cpu_time != NULL) +
-         (o->disk != NULL) + (o->files > 0) + (o->output != NULL) + o->strict;
+         (o->disk != NULL) + (o->files > 0) + (o->output != NULL) + (o->cores != NULL) +
+         (o->pin > 0) + o->strict;
 }
 
 static void put_limit(struct imc_pack *pack, const char *name, const char *value)
@@ -103,6 +104,8 @@ static void put_limits(struct imc_pack *pack, const struct imc_options *o)
   put_limit(pack, "disk", o->disk);
   put_count(pack, "files", o->files);
   put_limit(pack, "output", o->output);
+  put_limit(pack, "cores", o->cores);
+  put_count(pack, "pin", o->pin);
   if (o->strict) {
     imc_put_str(pack, "strict");
     imc_put_true(pack);

@@ -143,6 +143,37 @@ int cgroup_make(struct cgroup *cgroup, const struct warden_config *config, const
   return cgroup->cpu_stat < 0 ? cgroup_fail(err, "cpu.stat") : 0;
 }
 
+/* As the kernel reads lists: one number after the other. */
+static void list_processors(const cpu_set_t *processors, char *text, size_t size)
+{
+  size_t used = 0;
+  text[0] = '\0';
+  for (int cpu = 0; cpu < CPU_SETSIZE && used < size; cpu++)
+    if (CPU_ISSET(cpu, processors))
+      used += (size_t)snprintf(text + used, size - used, used > 0 ? ",%d" : "%d", cpu);
+}
+
+static int hand_down_cpuset(const struct cgroup *cgroup, int subtree)
+{
+  static const char knob[] = "cgroup.subtree_control", word[] = "+cpuset";
+  if (faccessat(cgroup->dir, "cpuset.cpus", F_OK, 0) == 0)
+    return 0;
+  return imd_write_at(subtree, knob, word) < 0 || imd_write_at(subtree, "tenants/cgroup.subtree_control", word) < 0
+             ? -1 : imd_write_at(cgroup->tenant, knob, word);
+}
+
+int cgroup_set_processors(struct cgroup *cgroup, const struct warden_config *config, const cpu_set_t *processors,
+                          struct imd_error *err)
+{
+  char list[CPU_SETSIZE * 5];
+  if (!(config->controllers & IMD_CTL_CPUSET))
+    return imd_fail(err, IMD_STAGE_CGROUP, ENOTSUP, "processors by a controller that is not ours");
+  list_processors(processors, list, sizeof list);
+  if (hand_down_cpuset(cgroup, config->cgroup) < 0)
+    return cgroup_fail(err, "the controller cpuset");
+  return imd_write_at(cgroup->dir, "cpuset.cpus", list) < 0 ? cgroup_fail(err, "cpuset.cpus") : 0;
+}
+
 bool cgroup_kill(const struct cgroup *cgroup)
 {
   return cgroup->dir >= 0 && imd_write_at(cgroup->dir, "cgroup.kill", "1") == 0;

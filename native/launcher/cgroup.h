@@ -6,6 +6,7 @@
 #include "plan.h"
 #include "warden.h"
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -23,6 +24,13 @@ struct cgroup {
 /* From the plan's CGROUP step. A limit whose controller is not there is refused: plans hold none that cannot hold. */
 int cgroup_make(struct cgroup *cgroup, const struct warden_config *config, const struct imd_plan_step *step,
                 struct imd_error *err);
+
+/*
+ * cpuset.cpus, before anybody is in it. Only now, at the first run that asks for it, is the controller handed down: every
+ * fork into a cgroup that has it takes a lock of the whole host's.
+ */
+int cgroup_set_processors(struct cgroup *cgroup, const struct warden_config *config, const cpu_set_t *processors,
+                          struct imd_error *err);
 
 /* Every process in it dies; false where the kernel has no cgroup.kill. */
 bool cgroup_kill(const struct cgroup *cgroup);

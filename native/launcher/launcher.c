@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "launcher.h"
 #include "parker.h"
+#include "processors.h"
 #include "relay.h"
 #include "util.h"
 
@@ -316,7 +317,8 @@ static int start_parker(struct imd_launcher *launcher)
 {
   cleanup_fd int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
   cleanup_fd int mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
-  if (proc < 0 || mounts < 0)
+  cleanup_fd int processors = processors_open();
+  if (proc < 0 || mounts < 0 || processors < 0)
     return -1;
   const struct imd_options *options = launcher->options;
   const struct warden_config config = {
@@ -325,6 +327,7 @@ static int start_parker(struct imd_launcher *launcher)
       .outcomes = options->outcome_fd,
       .cgroup = launcher->subtree.directory,
       .controllers = launcher->subtree.controllers,
+      .processors = processors,
       .open_timeout_ms = options->open_timeout_ms,
       .grant_read = options->grant_read,
       .grant_write = options->grant_write,

@@ -42,7 +42,7 @@ _Noreturn static void become_warden(const struct parker *parker, uint64_t cell, 
   config.slot_base = slot_base;
   config.cell = cell;
   config.templated = true;
-  int keep[] = {config.host_proc, config.host_mounts, config.cgroup, config.outcomes, launcher};
+  int keep[] = {config.host_proc, config.host_mounts, config.cgroup, config.outcomes, config.processors, launcher};
   imd_close_others(keep, sizeof keep / sizeof keep[0]);
 
   sigset_t none;
@@ -239,7 +239,7 @@ static void raise_oom_floor(int host_proc)
 
 _Noreturn static void become_parker(const struct warden_config *config, int lock_fd, int launcher)
 {
-  int keep[] = {config->host_proc, config->host_mounts, config->cgroup, config->outcomes, lock_fd, launcher};
+  int keep[] = {config->host_proc, config->host_mounts, config->cgroup, config->outcomes, config->processors, lock_fd, launcher};
   imd_close_others(keep, sizeof keep / sizeof keep[0]);
   prctl(PR_SET_NAME, "immured-parker");
   prctl(PR_SET_CHILD_SUBREAPER, 1);

@@ -107,25 +107,17 @@ static int set_rlimit(const uint64_t *numbers)
   return setrlimit(resource, &limit);
 }
 
-/* `count` of the processors that we may use; which, differs from cell to cell. */
-static int set_affinity(uint64_t count, uint64_t cell)
+/* The kernel takes a mask that names a processor too many for those that there are: here it must be all of them. */
+static int set_affinity(const struct run *run)
 {
-  cpu_set_t ours, chosen;
-  if (sched_getaffinity(0, sizeof ours, &ours) < 0)
+  cpu_set_t found;
+  if (sched_setaffinity(0, sizeof run->processors, &run->processors) < 0 ||
+      sched_getaffinity(0, sizeof found, &found) < 0)
     return -1;
-  const uint64_t have = (uint64_t)CPU_COUNT(&ours);
-  if (count >= have)
+  if (CPU_EQUAL(&found, &run->processors))
     return 0;
-  CPU_ZERO(&chosen);
-  uint64_t index = 0;
-  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-    if (!CPU_ISSET(cpu, &ours))
-      continue;
-    if ((index + have - cell % have) % have < count)
-      CPU_SET(cpu, &chosen);
-    index++;
-  }
-  return sched_setaffinity(0, sizeof chosen, &chosen);
+  errno = ENODEV;                  /* one went away since it was chosen */
+  return -1;
 }
 
 static int take_identity(const struct cell *cell, const struct run *run)
@@ -147,7 +139,7 @@ static int take_step(const struct cell *cell, const struct run *run, const struc
   case IMD_OP_RLIMIT:
     return set_rlimit(step->numbers) < 0 ? process_fail(err, "rlimit %d", (int)step->numbers[0]) : 0;
   case IMD_OP_AFFINITY:
-    return set_affinity(step->numbers[0], cell->config->cell) < 0 ? process_fail(err, "processors") : 0;
+    return set_affinity(run) < 0 ? process_fail(err, "processors") : 0;
   case IMD_OP_UMASK:
     umask((mode_t)step->numbers[0]);
     return 0;

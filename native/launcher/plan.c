@@ -28,7 +28,7 @@ static const struct rule rules[] = {
     {IMD_OP_SEAL_ROOT, 0, 0, false, true, "SEAL_ROOT"},
     {IMD_OP_LOOPBACK, 0, 0, false, false, "LOOPBACK"},
     {IMD_OP_RLIMIT, 3, 0, true, false, "RLIMIT"},
-    {IMD_OP_AFFINITY, 1, 0, false, false, "AFFINITY"},
+    {IMD_OP_AFFINITY, 2, 1, false, false, "AFFINITY"},
     {IMD_OP_UMASK, 1, 0, false, false, "UMASK"},
     {IMD_OP_IDENTITY, 2, 0, false, true, "IDENTITY"},
     {IMD_OP_DROP_CAPABILITIES, 0, 0, false, true, "DROP_CAPABILITIES"},
@@ -259,6 +259,48 @@ static int check_tmpfs(const struct imd_plan_step *step, struct imd_error *err)
   return check_target(target, length, err);
 }
 
+/* A number at the start of a text, which begins behind it then; -1: none, or none of a processor's. */
+static int take_processor(const char **text)
+{
+  int number = 0, digits = 0;
+  for (; **text >= '0' && **text <= '9' && digits < 4; digits++)
+    number = number * 10 + *(*text)++ - '0';
+  return digits > 0 && number < CPU_SETSIZE ? number : -1;
+}
+
+bool imd_plan_processors(const char *text, cpu_set_t *set)
+{
+  CPU_ZERO(set);
+  for (int least = 0;; text++) {
+    const int first = take_processor(&text);
+    int last = first;
+    if (*text == '-') {
+      text++;
+      last = take_processor(&text);
+    }
+    if (first < least || last < first || (*text != ',' && *text != '\0'))
+      return false;
+    for (int cpu = first; cpu <= last; cpu++)
+      CPU_SET(cpu, set);
+    if (*text == '\0')
+      return true;
+    least = last + 1;
+  }
+}
+
+static int check_affinity(const uint64_t *numbers, const char *list, uint32_t length, struct imd_error *err)
+{
+  cpu_set_t set;
+  if (check_text(list, length, "processors", err) < 0 || check_at_most(numbers[0], CPU_SETSIZE, "count", err) < 0 ||
+      check_at_most(numbers[1], IMD_AFFINITY_EXCLUSIVE | IMD_AFFINITY_CPUSET, "flags", err) < 0)
+    return -1;
+  if (length == 0 && numbers[0] == 0)
+    return refuse(err, "processors neither named nor counted");
+  if (length > 0 && !imd_plan_processors(list, &set))
+    return refuse(err, "processors are no ascending list of numbers and ranges: %.50s", list);
+  return 0;
+}
+
 static int check_exec(const struct imd_plan_step *step, struct imd_error *err)
 {
   const uint64_t argc = step->numbers[0];
@@ -323,7 +365,7 @@ static int check_meaning(const struct imd_plan_step *step, struct imd_error *err
       return -1;
     return check_at_most(numbers[1], numbers[2], "soft limit", err);
   case IMD_OP_AFFINITY:
-    return check_within(numbers[0], 1, INT_MAX, "cpus", err);
+    return check_affinity(numbers, string, length, err);
   case IMD_OP_UMASK:
     return check_at_most(numbers[0], 0777, "mask", err);
   case IMD_OP_IDENTITY:

@@ -8,6 +8,7 @@
 #include "error.h"
 #include "protocol.h"
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -44,5 +45,8 @@ const char *imd_plan_string(const char **cursor, uint32_t *length);
 
 /* String `number` of a step, from 0. */
 const char *imd_plan_string_at(const struct imd_plan_step *step, uint16_t number, uint32_t *length);
+
+/* `0-1,4` as a set; false where it is no ascending list of numbers below CPU_SETSIZE and ranges of such. */
+bool imd_plan_processors(const char *text, cpu_set_t *set);
 
 #endif

@@ -86,6 +86,7 @@ struct imd_kill { uint32_t cause; uint32_t reserved; };
 
 enum imd_feature {                 /* imd_ready.controllers: what our cgroup subtree can enforce */
   IMD_CTL_CPU = 1, IMD_CTL_MEMORY = 2, IMD_CTL_PIDS = 4, IMD_CTL_IO = 8, IMD_CTL_KILL = 16,   /* cgroup.kill, 5.14 */
+  IMD_CTL_CPUSET = 32,             /* not in use before a plan asks for it: it makes each fork into a cgroup dearer */
 };
 
 struct imd_ready {
@@ -120,6 +121,7 @@ enum imd_stage {
   IMD_STAGE_EXEC,
   IMD_STAGE_KILLED,                /* killed, or called off, before GO */
   IMD_STAGE_LOST,                  /* its warden died under it: whether it ran, who gave GO knows */
+  IMD_STAGE_PROCESSORS,            /* one that is not ours, or all held by other runs (EBUSY) */
 };
 
 enum imd_measured {                /* imd_outcome.measured: which figures are real */
@@ -194,7 +196,7 @@ enum imd_op {
   IMD_OP_SEAL_ROOT = 30,           /* !  | the root's own file system becomes read-only */
   IMD_OP_LOOPBACK = 31,            /*    | lo goes up */
   IMD_OP_RLIMIT = 40,              /* *  resource, soft, hard (UINT64_MAX: unlimited) | */
-  IMD_OP_AFFINITY = 41,            /*    cpus: how many, of those that we may use | */
+  IMD_OP_AFFINITY = 41,            /*    count (0: all of them), flags (enum imd_affinity_flag) | processors: `0-1,4`; empty: all that we may use */
   IMD_OP_UMASK = 42,               /*    mask | */
   IMD_OP_IDENTITY = 43,            /* !  uid, gid inside, both 1..65533; joins the cell's user namespace, no groups | */
   IMD_OP_DROP_CAPABILITIES = 44,   /* !  | all sets, the bounding set too */
@@ -206,6 +208,11 @@ enum imd_op {
 };
 
 enum imd_explain_flag { IMD_EXPLAIN_HALT = 1 };  /* a write outside the allowance ends the run */
+
+enum imd_affinity_flag {
+  IMD_AFFINITY_EXCLUSIVE = 1,      /* none that another run has so; if too few are left, the run fails */
+  IMD_AFFINITY_CPUSET = 2,         /* by cpuset.cpus too: then the payload may choose among them, and never beyond */
+};
 
 enum imd_bind_flag {
   IMD_BIND_WRITE = 1,

@@ -2,6 +2,7 @@
 #ifndef IMMURED_RUN_H
 #define IMMURED_RUN_H
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -24,6 +25,10 @@ struct run {
   bool over;                       /* the payload is dead: a kill comes too late */
   uint64_t wall_ns, cpu_ns;        /* 0: no bound */
   bool kill_on_pids;
+  bool confined;                   /* to `processors` (processors.h) */
+  bool exclusive;                  /* nobody else who asks for his own has them meanwhile */
+  bool cpuset;                     /* by its cgroup too */
+  cpu_set_t processors;
   uint32_t inner_uid, inner_gid;   /* the payload's */
   uid_t uid;                       /* and as the host counts them */
   gid_t gid;

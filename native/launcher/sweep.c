@@ -88,6 +88,8 @@ static void enable_controllers(struct imd_subtree *subtree)
     else
       subtree->controllers |= controllers[i].feature;
   }
+  if (lists(offered, "cpuset"))
+    subtree->controllers |= IMD_CTL_CPUSET;  /* handed down only when asked for: cgroup.h */
   if (faccessat(subtree->directory, "tenants/cgroup.kill", F_OK, 0) == 0)
     subtree->controllers |= IMD_CTL_KILL;
   subtree->swap = faccessat(subtree->directory, "tenants/memory.swap.max", F_OK, 0) == 0;

@@ -9,6 +9,7 @@
 #include "payload.h"
 #include "peer.h"
 #include "plan.h"
+#include "processors.h"
 #include "run.h"
 #include "supervise.h"
 #include "util.h"
@@ -164,6 +165,9 @@ static int make_cgroup(struct warden *warden, struct imd_error *err)
     err->step = step.index;
     if (cgroup_make(&warden->cgroup, warden->cell.config, &step, err) < 0)
       return -1;
+    if (warden->run.cpuset &&
+        cgroup_set_processors(&warden->cgroup, warden->cell.config, &warden->run.processors, err) < 0)
+      return -1;
   }
   err->step = UINT32_MAX;
   return 0;
@@ -182,7 +186,7 @@ static int settle_network(const struct run *run, struct imd_error *err)
 static int prepare(struct warden *warden, struct imd_error *err)
 {
   cleanup_sources struct sources sources = {NULL, 0};
-  if (make_cgroup(warden, err) < 0 || peer_open_sources(&warden->cell, &warden->run, &sources, err) < 0 ||
+  if (processors_choose(&warden->run, warden->cell.config, err) < 0 || make_cgroup(warden, err) < 0 || peer_open_sources(&warden->cell, &warden->run, &sources, err) < 0 ||
       mounts_apply(&warden->cell, &warden->run, &sources, err) < 0 || settle_network(&warden->run, err) < 0)
     return -1;
   return payload_start(&warden->payload, &warden->cell, &warden->cgroup, &warden->run, err);
@@ -205,6 +209,8 @@ static void report(struct warden *warden, struct imd_outcome *outcome)
     imd_log("nothing collected: %s", err.text);
   outcome->collected = findings.which;
   const struct iovec body = {outcome, sizeof *outcome};
+  /* Who hears of the end may ask for the same processors at once. */
+  processors_release(&warden->run, warden->cell.config);
   tell_end(warden, IMD_EXITED, &body, 1, &findings.fds);
   imd_fds_close(&findings.fds);
   /* What is left to do has time, and whoever waits for the outcome has not. */

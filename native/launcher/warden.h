@@ -12,6 +12,7 @@ struct warden_config {             /* filled by the launcher at start, inherited
   int outcomes;                    /* SEQPACKET to the broker, all wardens' */
   int cgroup;                      /* directory fd of our own cgroup v2 subtree, -1 without one */
   uint32_t controllers;            /* enum imd_feature */
+  int processors;                  /* what runs hold theirs in: processors.h */
   int open_timeout_ms;
   char *const *grant_read;         /* NULL-terminated operator grants */
   char *const *grant_write;

@@ -35,13 +35,15 @@ def test_the_newcomers_line(here: Path) -> None:
 def test_every_option_together_is_a_manifest_that_the_daemon_takes(here: Path) -> None:
     flags = Flags(
         ro=(".:/app",), rw=("out:/out",), tmpfs=("/scratch",), rootfs="root", network="none", memory="512M",
-        cpus="1.5", pids=64, wall="60s", cpu_time="10s", disk="64M", files=128, output="1M", strict=True,
+        cpus="1.5", pids=64, wall="60s", cpu_time="10s", disk="64M", files=128, output="1M", cores="0-1",
+        pin=1, strict=True,
     )  # fmt: skip
     order = compile_order(flags, here)
     assert isinstance(order.manifest, dict)
     manifest = parse_map(order.manifest)
     assert manifest.limits.memory == 512 << 20
     assert manifest.limits.cpus == 1500
+    assert (manifest.limits.cores, manifest.limits.pin) == (3, 1)
     assert manifest.limits.strict
     assert manifest.filesystem.root == bytes(here / "root")
     assert manifest.network.mode == "none"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from immured.errors import Refused
 from immured.host.facts import HostFacts
+from immured.isolation.abi import AffinityFlag
 from immured.isolation.means import WEAKER, Means, means_of
 from immured.manifest.builtin import parse_map
 
-FULL = HostFacts(controllers=frozenset({"cpu", "memory", "pids", "io", "kill"}), cgroup="/sys/fs/cgroup/x", cpus=4)
-HYBRID = HostFacts(controllers=frozenset({"kill"}), cgroup="/sys/fs/cgroup/unified/x", cpus=4)
-BARE = HostFacts(cpus=4)
+FOUR = {"cpus": 4, "cores": 0b1111}
+FULL = HostFacts(controllers=frozenset({"cpu", "memory", "pids", "io", "kill"}), cgroup="/sys/fs/cgroup/x", **FOUR)
+HYBRID = HostFacts(controllers=frozenset({"kill"}), cgroup="/sys/fs/cgroup/unified/x", **FOUR)
+BARE = HostFacts(**FOUR)
 
 
 def means(facts: HostFacts, *, binds: bool = False, passed: frozenset[int] = frozenset(), **limits: Any) -> Means:
@@ -92,7 +95,7 @@ def test_a_run_is_killed_on_its_pids_limit_only_where_that_is_measured() -> None
 def test_affinity_rounds_up_to_cpus_that_there_are(cpus: str, whole: int) -> None:
     affinity = means(HYBRID, cpus=cpus).affinity
     assert affinity is not None
-    assert affinity.numbers == (whole,)
+    assert (affinity.numbers, affinity.strings) == ((whole, 0), (b"",))
 
 
 def test_affinity_holds_because_the_filter_keeps_it() -> None:
@@ -162,3 +165,59 @@ def test_no_run_dumps_core_or_gains_priority() -> None:
         0,
         0,
     ]
+
+
+CPUSET = replace(FULL, controllers=FULL.controllers | {"cpuset"})
+
+
+@pytest.mark.parametrize("facts", [HYBRID, FULL])
+def test_processors_are_kept_by_affinity_and_the_filter(facts: HostFacts) -> None:
+    found = means(facts, cores="1-2", pin=1)
+    assert found.affinity is not None
+    assert (found.affinity.numbers, found.affinity.strings) == ((1, AffinityFlag.EXCLUSIVE), (b"1-2",))
+    assert found.enforcement["cores"] == found.enforcement["pin"] == "affinity, kept by the filter"
+    assert "sched_setaffinity" in found.denied
+
+
+def test_processors_are_kept_by_the_controller_where_it_is_ours() -> None:
+    found = means(CPUSET, cores="1-2", pin=1)
+    assert found.affinity is not None
+    assert found.affinity.numbers == (1, AffinityFlag.EXCLUSIVE | AffinityFlag.CPUSET)
+    assert found.enforcement["cores"] == found.enforcement["pin"] == "cgroup cpuset.cpus"
+    assert found.denied == ()
+
+
+def test_the_controller_of_processors_is_left_alone_until_somebody_asks() -> None:
+    assert means(CPUSET, cpus="1").affinity is None
+
+
+def test_named_processors_are_all_to_be_had_and_shared() -> None:
+    affinity = means(HYBRID, cores="0,3").affinity
+    assert affinity is not None
+    assert (affinity.numbers, affinity.strings) == ((0, 0), (b"0,3",))
+
+
+def test_a_share_of_processors_is_taken_out_of_those_that_are_named() -> None:
+    affinity = means(HYBRID, cores="1-3", cpus="1.5").affinity
+    assert affinity is not None
+    assert (affinity.numbers, affinity.strings) == ((2, 0), (b"1-3",))
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"cores": "3-5"}, "limits.cores names 4-5; the daemon may use 0-3"),
+        ({"pin": 5}, "limits.pin is 5; a run may use 0-3, 4 together"),
+        ({"cores": "0-1", "pin": 3}, "limits.pin is 3; a run may use 0-1, 2 together"),
+        ({"cpus": "1.5", "pin": 3}, "limits.pin is 3; without the cpu controller limits.cpus allows 2"),
+    ],
+)
+def test_processors_that_are_not_to_be_had_are_refused(limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(Refused) as refused:
+        means(HYBRID, **limits)
+    assert (refused.value.code, refused.value.message) == ("unsupported_limit", message)
+
+
+def test_processors_are_held_by_full_means_everywhere() -> None:
+    found = means(HYBRID, cores="0", pin=1)
+    assert not {found.enforcement["cores"], found.enforcement["pin"]} & WEAKER

@@ -73,3 +73,47 @@ def test_no_answer_is_ever_wider(memory: int, pids: int) -> None:
     else:
         assert limits.memory <= default.limits.memory
         assert limits.pids <= default.limits.pids
+
+
+CORES = {"schema": 1, "limits": {"cores": "0-3", "pin": 2}}
+
+
+@pytest.mark.parametrize(("asked", "kept"), [("0-3", 0b1111), ("1,3", 0b1010), ("2", 0b100)])
+def test_processors_may_be_fewer_of_the_manifests(asked: str, kept: int) -> None:
+    assert tighten(parse_map(CORES), {"cores": asked}).limits.cores == kept
+
+
+def test_processors_may_be_named_where_the_manifest_names_none() -> None:
+    assert tighten(default_manifest(), {"cores": "5"}).limits.cores == 1 << 5
+
+
+def test_fewer_processors_may_be_had_alone() -> None:
+    assert tighten(parse_map(CORES), {"pin": 1}).limits.pin == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"cores": "3-4"}, "limits.cores is 3-4, more than the manifest's 0-3"),
+        ({"cores": "none"}, "limits.cores is none, more than the manifest's 0-3"),
+        ({"pin": 3}, "limits.pin is 3, more than the manifest's 2"),
+        ({"pin": "none"}, "limits.pin is none, more than the manifest's 2"),
+    ],
+)
+def test_other_processors_are_refused(limits: Any, message: str) -> None:
+    with pytest.raises(Refused) as refused:
+        tighten(parse_map(CORES), limits)
+    assert (refused.value.code, refused.value.message) == ("bad_argument", message)
+
+
+def test_processors_of_ones_own_are_the_manifests_to_give() -> None:
+    with pytest.raises(Refused) as refused:
+        tighten(default_manifest(), {"pin": 1})
+    assert (refused.value.code, refused.value.details) == ("bad_argument", {"field": "limits.pin"})
+
+
+@pytest.mark.parametrize("cores", [0, 1, "", "a", "1-", "-1", "1-0", "0,0", "2,1", "0-2,2", "0, 1", "1024", "0x1", "٣"])
+def test_what_is_no_ascending_list_of_processors_is_refused(cores: object) -> None:
+    with pytest.raises(Refused) as refused:
+        parse_map({"schema": 1, "limits": {"cores": cores}})
+    assert (refused.value.code, refused.value.details["field"]) == ("manifest_invalid", "manifest.limits.cores")

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from immured.manifest.units import cpus_of, duration_of, show_cpus, show_duration, show_size, size_of
+from immured.manifest.units import (
+    cores_of,
+    cpus_of,
+    duration_of,
+    show_cores,
+    show_cpus,
+    show_duration,
+    show_size,
+    size_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -62,3 +71,17 @@ def test_a_duration_shown_is_the_duration_read(nanoseconds: int) -> None:
 @given(st.integers(10, 4_096_000))
 def test_cpus_shown_are_the_cpus_read(thousandths: int) -> None:
     assert cpus_of(show_cpus(thousandths)) == thousandths
+
+
+@pytest.mark.parametrize(
+    ("text", "mask", "shown"),
+    [("0", 1, "0"), ("0-1", 3, "0-1"), ("0,1,2", 7, "0-2"), ("1,3-5,1023", 1 << 1023 | 0b111010, "1,3-5,1023")],
+)
+def test_processors_are_a_list_of_numbers_and_ranges(text: str, mask: int, shown: str) -> None:
+    assert (cores_of(text), show_cores(mask)) == (mask, shown)
+
+
+@given(st.sets(st.integers(0, 1023), min_size=1))
+def test_a_list_of_processors_reads_as_it_is_shown(numbers: set[int]) -> None:
+    mask = sum(1 << number for number in numbers)
+    assert cores_of(show_cores(mask)) == mask

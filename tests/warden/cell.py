@@ -87,7 +87,7 @@ class Wish:
             Step(Op.SEAL_ROOT),
             *([Step(Op.LOOPBACK)] if self.loopback else []),
             *(Step(Op.RLIMIT, limit) for limit in self.rlimits),
-            *([Step(Op.AFFINITY, (self.cpus,))] if self.cpus else []),
+            *([Step(Op.AFFINITY, (self.cpus, 0), (b"",))] if self.cpus else []),
             Step(Op.UMASK, (self.umask,)),
             Step(Op.IDENTITY, (abi.PAYLOAD_ID, abi.PAYLOAD_ID)),
             Step(Op.DROP_CAPABILITIES),

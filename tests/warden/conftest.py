@@ -18,7 +18,7 @@ from tests.warden.cell import Cell
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "native" / "launcher"
 PARTS = (
-    "cell cgroup collect error guard loopback message mounts payload peer plan remains supervise template util vfs view"
+    "cell cgroup collect error guard loopback message mounts payload peer plan processors remains supervise template util vfs view"
     " warden".split()
 )
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE=", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]

@@ -1,5 +1,6 @@
 /* A warden alone, with the test in the launcher's place: becomes warden_main as the parker's child would. */
 #define _GNU_SOURCE
+#include "processors.h"
 #include "warden.h"
 
 #include <err.h>
@@ -40,6 +41,7 @@ int main(int argc, char **argv)
       .outcomes = socket,
       .cgroup = strcmp(argv[3], "-") == 0 ? -1 : open_or_die(argv[3], O_RDONLY | O_DIRECTORY),
       .controllers = (uint32_t)strtoul(argv[4], NULL, 0),
+      .processors = processors_open(),
       .open_timeout_ms = atoi(argv[5]),
       .grant_read = read,
       .grant_write = write,

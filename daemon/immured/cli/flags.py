@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LIMITS", "Flags", "Order", "compile_order", "run_options"]
 
-LIMITS = ("memory", "cpus", "pids", "wall", "cpu_time", "disk", "files", "output")
+LIMITS = ("memory", "cpus", "pids", "wall", "cpu_time", "disk", "files", "output", "cores", "pin")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MAX_MANIFEST = 256 * 1024
 
@@ -37,6 +37,8 @@ def run_options(command: F) -> F:
         click.option("--cpu-time", metavar="TIME", help="Processor time of all its processes."),
         click.option("--wall", metavar="TIME", help="How long it may take: 500ms, 60s, 1.5h."),
         click.option("--pids", metavar="N", type=click.IntRange(1), help="How many tasks at once."),
+        click.option("--pin", metavar="N", type=click.IntRange(1), help="N processors that no other run so pins."),
+        click.option("--cores", metavar="LIST", help="On which processors: 2, 0-1, 0-3,6."),
         click.option("--cpus", metavar="N", help="How many processors: 1.5."),
         click.option("--memory", metavar="SIZE", help="How much memory: 512M."),
         click.option("--cwd", metavar="DIR", help="Where it starts, inside."),
@@ -70,6 +72,8 @@ class Flags:
     disk: str | None = None
     files: int | None = None
     output: str | None = None
+    cores: str | None = None
+    pin: int | None = None
     strict: bool = False
     network: str | None = None
 

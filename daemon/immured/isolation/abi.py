@@ -19,6 +19,7 @@ __all__ = [
     "PLAN_MAGIC",
     "PROTOCOL_VERSION",
     "SLOT_SIZE",
+    "AffinityFlag",
     "BindFlag",
     "Cause",
     "Controller",
@@ -88,6 +89,13 @@ class BindFlag(IntFlag):
     GRANTED = lib.IMD_BIND_GRANTED
 
 
+class AffinityFlag(IntFlag):
+    """`enum imd_affinity_flag`."""
+
+    EXCLUSIVE = lib.IMD_AFFINITY_EXCLUSIVE
+    CPUSET = lib.IMD_AFFINITY_CPUSET
+
+
 class Cause(IntEnum):
     """`enum imd_cause`: what ended the main process, as the launcher measured it."""
 
@@ -108,6 +116,7 @@ class Controller(IntFlag):
     MEMORY = lib.IMD_CTL_MEMORY
     PIDS = lib.IMD_CTL_PIDS
     IO = lib.IMD_CTL_IO
+    CPUSET = lib.IMD_CTL_CPUSET
     KILL = lib.IMD_CTL_KILL
 
 
@@ -131,6 +140,7 @@ class Stage(IntEnum):
     EXEC = lib.IMD_STAGE_EXEC
     KILLED = lib.IMD_STAGE_KILLED
     LOST = lib.IMD_STAGE_LOST
+    PROCESSORS = lib.IMD_STAGE_PROCESSORS
 
 
 class Measured(IntFlag):

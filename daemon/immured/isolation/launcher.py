@@ -447,7 +447,7 @@ class Launcher:
 
     def _set_ready(self, ready: messages.Ready) -> None:
         names = {Controller.CPU: "cpu", Controller.MEMORY: "memory", Controller.PIDS: "pids", Controller.IO: "io"}
-        names[Controller.KILL] = "kill"
+        names |= {Controller.CPUSET: "cpuset", Controller.KILL: "kill"}
         self._facts = HostFacts(
             controllers=frozenset(name for flag, name in names.items() if ready.controllers & flag),
             landlock_abi=ready.landlock_abi,

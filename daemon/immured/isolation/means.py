@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from immured.errors import Refused
-from immured.isolation.abi import Op
+from immured.isolation.abi import AffinityFlag, Op
 from immured.isolation.plan import Step
+from immured.manifest.units import show_cores
 
 if TYPE_CHECKING:
     from immured.host.facts import HostFacts
@@ -31,6 +32,8 @@ OUTPUT: Final = "daemon"
 PROCESS_MEMORY: Final = "rlimit_as+rlimit_data (per process)"
 UID_TASKS: Final = "rlimit_nproc (per run uid)"
 AFFINITY: Final = "affinity (whole cpus)"
+KEPT_AFFINITY: Final = "affinity, kept by the filter"
+CPUSET: Final = "cgroup cpuset.cpus"
 PROCESS_CPU: Final = "rlimit_cpu (per process)"
 FILE_SIZE: Final = "tmpfs size, rlimit_fsize (per file) in bound directories"
 
@@ -79,6 +82,7 @@ def means_of(limits: Limits, facts: HostFacts, *, binds_writable: bool, passed: 
     _pids(draft, limits, facts)
     _files(draft, limits)
     _cpus(draft, limits, facts)
+    _processors(draft, limits, facts)
     _times(draft, limits, facts)
     _disk(draft, limits, binds_writable=binds_writable)
     _output(draft, limits, passed)
@@ -146,9 +150,45 @@ def _cpus(draft: _Draft, limits: Limits, facts: HostFacts) -> None:
         draft.quota_us, draft.period_us = limits.cpus * _PERIOD_US // 1000, _PERIOD_US
         draft.enforcement["cpus"] = CGROUP_CPU
     else:
-        draft.affinity = Step(Op.AFFINITY, (min(-(-limits.cpus // 1000), facts.cpus),))
-        draft.denied += ("sched_setaffinity",)
         draft.enforcement["cpus"] = AFFINITY
+
+
+def _processors(draft: _Draft, limits: Limits, facts: HostFacts) -> None:
+    """Which processors: those of `cores`, as many as `pin` or, where nothing else holds it, `cpus` says."""
+    most = facts.cores if limits.cores is None else limits.cores
+    if beyond := most & ~facts.cores:
+        raise _unsupported(
+            "cores", f"names {show_cores(beyond)}; the daemon may use {show_cores(facts.cores)}", "name others"
+        )
+    whole = min(-(-limits.cpus // 1000), most.bit_count()) if limits.cpus and "cpus" not in _full(draft) else None
+    if limits.pin is not None and limits.pin > most.bit_count():
+        raise _unsupported(
+            "pin", f"is {limits.pin}; a run may use {show_cores(most)}, {most.bit_count()} together", "ask for fewer"
+        )
+    if limits.pin is not None and whole is not None and limits.pin > whole:
+        raise _unsupported(
+            "pin", f"is {limits.pin}; without the cpu controller limits.cpus allows {whole}", "ask for as many as cpus"
+        )
+    chosen = {name for name in ("cores", "pin") if getattr(limits, name) is not None}
+    if not chosen and whole is None:
+        return
+    by_cgroup = bool(chosen) and "cpuset" in facts.controllers
+    flags = (AffinityFlag.EXCLUSIVE if limits.pin else 0) | (AffinityFlag.CPUSET if by_cgroup else 0)
+    count = limits.pin or whole or 0
+    listed = b"" if limits.cores is None else show_cores(limits.cores).encode()
+    draft.affinity = Step(Op.AFFINITY, (count, int(flags)), (listed,))
+    if not by_cgroup:
+        draft.denied += ("sched_setaffinity",)
+    draft.enforcement |= dict.fromkeys(sorted(chosen), CPUSET if by_cgroup else KEPT_AFFINITY)
+
+
+def _full(draft: _Draft) -> set[str]:
+    """The limits that are held by more than a weaker means."""
+    return {name for name, means in draft.enforcement.items() if means not in WEAKER}
+
+
+def _unsupported(name: str, problem: str, remedy: str) -> Refused:
+    return Refused("unsupported_limit", f"limits.{name} {problem}", remedy, details={"field": f"limits.{name}"})
 
 
 def _times(draft: _Draft, limits: Limits, facts: HostFacts) -> None:

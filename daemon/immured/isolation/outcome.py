@@ -82,6 +82,7 @@ _CODES: Final[dict[Stage, tuple[str, str]]] = {
     Stage.TARGET: ("target_invalid", "name a place inside that exists or can be made, of the same kind"),
     Stage.CWD: ("cwd_missing", "name a directory that exists inside; bind it, or leave cwd out"),
 }
+_PROCESSORS: Final = ("processors_taken", "let another run with limits.pin end first, or ask for fewer processors")
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _BUSY: Final = frozenset({errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EMFILE, errno.ENFILE})
 
@@ -111,6 +112,8 @@ def _code(report: Failed) -> tuple[str, str]:
         if report.errno in _MISSING:
             return "path_missing", "name a path that exists for the caller, or mark it optional"
         return "path_denied", "name a path that the caller can open itself, or have the operator grant it (config.toml)"
+    if report.stage is Stage.PROCESSORS and report.errno == errno.EBUSY:
+        return _PROCESSORS
     if report.stage is Stage.EXEC:
         return _exec_code(report.errno)
     if report.errno in _BUSY:

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from immured.isolation import abi
-from immured.isolation.abi import BindFlag, Op
+from immured.isolation.abi import AffinityFlag, BindFlag, Op
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ SHAPES: Final[dict[Op, Shape]] = {
     Op.SEAL_ROOT: Shape(6, required=True),
     Op.LOOPBACK: Shape(7),
     Op.RLIMIT: Shape(8, ("resource", "soft", "hard"), repeats=True),
-    Op.AFFINITY: Shape(9, ("cpus",)),
+    Op.AFFINITY: Shape(9, ("count", "affinity"), ("processors",)),
     Op.UMASK: Shape(10, ("mask",)),
     Op.IDENTITY: Shape(11, ("uid", "gid"), required=True),
     Op.DROP_CAPABILITIES: Shape(12, required=True),
@@ -201,6 +201,8 @@ def _check_order(steps: Sequence[Step]) -> None:
 def _show_number(name: str, number: int) -> object:
     if name == "flags":
         return [flag.name.lower() for flag in BindFlag if number & flag and flag.name]
+    if name == "affinity":
+        return [flag.name.lower() for flag in AffinityFlag if number & flag and flag.name]
     if name == "resource":
         return _RLIMITS.get(number, str(number))
     if name == "kill_on_pids":

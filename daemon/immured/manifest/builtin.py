@@ -20,7 +20,7 @@ _NOTHING: Final = Manifest(
     command=Command(allow=(), cwd=b"/", env=(), pass_env=()),
     filesystem=Filesystem(None, (), (), (), (), (), "deny"),
     network=Network("none"),
-    limits=Limits(1 << 20, 1, 4, None, None, None, None, None, None, strict=True),
+    limits=Limits(1 << 20, 1, 4, None, None, None, None, None, None, None, None, strict=True),
     syscalls=Syscalls("default", (), ()),
 )
 """What a built-in class starts from: each says everything itself."""

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from immured.errors import Refused
 from immured.manifest.schema import LIMITS, Limits
-from immured.manifest.units import cpus_of, duration_of, show_cpus, show_duration, show_size, size_of
+from immured.manifest.units import (
+    MAX_PROCESSORS,
+    cores_of,
+    cpus_of,
+    duration_of,
+    show_cores,
+    show_cpus,
+    show_duration,
+    show_size,
+    size_of,
+)
 from immured.wire.strict import Fields, kind_of, shown, take
 
 if TYPE_CHECKING:
@@ -25,7 +36,11 @@ _DAY: Final = 86_400 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How one limit is written, its bounds, and whether a run may be without it."""
+    """How one limit is written, its bounds, and whether a run may be without it.
+
+    `wider(asked, most)`: whether a run asks for more than its manifest allows. `given`: what it limits is also a right,
+    to what others then do not get, so a run may have it only where its manifest has.
+    """
 
     read: Callable[[str], int]
     show: Callable[[int], str]
@@ -33,6 +48,8 @@ class _Kind:
     high: int
     optional: bool = True
     numeric: bool = True  # a bare number may be written
+    wider: Callable[[int, int], bool] = operator.gt
+    given: bool = False
 
 
 def _count(text: str) -> int:
@@ -51,6 +68,10 @@ _KINDS: Final = {
     "disk": _Kind(size_of, show_size, 1 << 16, 1 << 50),
     "output": _Kind(size_of, show_size, 0, 1 << 50),
     "io": _Kind(size_of, show_size, 4096, 1 << 50),
+    "cores": _Kind(
+        cores_of, show_cores, 1, (1 << MAX_PROCESSORS) - 1, numeric=False, wider=lambda asked, most: asked & ~most != 0
+    ),
+    "pin": _Kind(_count, str, 1, MAX_PROCESSORS, given=True),
 }
 
 
@@ -72,9 +93,16 @@ def tighten(manifest: Manifest, values: object) -> Manifest:
     Raises Refused `bad_argument`, naming the limit, what it may be at most, and what was asked for; `unknown_field`.
     """
     limits = limits_of(values, "limits", manifest.limits, code="bad_argument", unknown="unknown_field")
-    for name in LIMITS:
+    for name, kind in _KINDS.items():
         most, asked = getattr(manifest.limits, name), getattr(limits, name)
-        if most is not None and (asked is None or asked > most):
+        if kind.given and most is None and asked is not None:
+            raise Refused(
+                "bad_argument",
+                f"limits.{name} is {show_limit(name, asked)}, and the manifest gives none",
+                f"leave it out, or use a manifest with limits.{name}",
+                details={"field": f"limits.{name}"},
+            )
+        if most is not None and (asked is None or kind.wider(asked, most)):
             raise Refused(
                 "bad_argument",
                 f"limits.{name} is {show_limit(name, asked)}, more than the manifest's {show_limit(name, most)}",

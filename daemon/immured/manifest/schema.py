@@ -75,7 +75,9 @@ class Network:
 class Limits:
     """Quotas of one run. `cpus` in thousandths of a CPU; times in nanoseconds; sizes in bytes; `io` in bytes a second.
 
-    `files` is the number of open files of one process. `strict`: refuse the run rather than enforce by a weaker means.
+    `files` is the number of open files of one process. `cores`: the processors that it may use, bit N for processor N;
+    `pin`: how many of them it gets, none of which another run with `pin` has meanwhile. `strict`: refuse the run rather
+    than enforce by a weaker means.
     """
 
     memory: int
@@ -87,11 +89,13 @@ class Limits:
     disk: int | None
     output: int | None
     io: int | None
+    cores: int | None
+    pin: int | None
     strict: bool
 
 
-LIMITS: Final = ("memory", "pids", "files", "cpus", "cpu_time", "wall", "disk", "output", "io")
-"""The names of the limits that are quantities, in the order in which they are listed to people."""
+LIMITS: Final = ("memory", "pids", "files", "cpus", "cpu_time", "wall", "disk", "output", "io", "cores", "pin")
+"""The names of the limits, in the order in which they are listed to people."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,26 @@ import re
 from decimal import Decimal
 from typing import Final
 
-__all__ = ["cpus_of", "duration_of", "show_cpus", "show_duration", "show_size", "size_of"]
+__all__ = [
+    "MAX_PROCESSORS",
+    "cores_of",
+    "cpus_of",
+    "duration_of",
+    "show_cores",
+    "show_cpus",
+    "show_duration",
+    "show_size",
+    "size_of",
+]
+
+MAX_PROCESSORS: Final = 1024
+"""As many as the C library's cpu_set_t holds, and so the launcher's."""
+
 
 _SIZE: Final = re.compile(r"([0-9]{1,19})([KMGT]?)(?:iB)?", re.ASCII)
 _DURATION: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h|d)", re.ASCII)
 _CPUS: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,3})?", re.ASCII)
+_CORES: Final = re.compile(r"[0-9]{1,4}(?:-[0-9]{1,4})?", re.ASCII)
 _POWER: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _NANOSECONDS: Final = {
     "ns": 1,
@@ -44,6 +59,28 @@ def cpus_of(text: str) -> int:
     if not _CPUS.fullmatch(text):
         raise ValueError("write a number of CPUs with at most three decimals, such as 1.5")
     return int(Decimal(text) * 1000)
+
+
+def cores_of(text: str) -> int:
+    """Processors by their numbers, as a mask (bit N: processor N): `3`, `0-1`, `0-3,6`, in ascending order."""
+    mask, least = 0, 0
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not _CORES.fullmatch(part) or not least <= int(first) <= int(last or first) < MAX_PROCESSORS:
+            raise ValueError("write processors' numbers in ascending order as text, such as '2', '0-1' or '0-3,6'")
+        mask |= (2 << int(last or first)) - (1 << int(first))
+        least = int(last or first) + 1
+    return mask
+
+
+def show_cores(value: int) -> str:
+    """The shortest form: `0-3,6`. As the kernel writes such lists."""
+    starts, ends = _numbers(value & ~(value << 1)), _numbers(value & ~(value >> 1))
+    return ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in zip(starts, ends, strict=True))
+
+
+def _numbers(mask: int) -> list[int]:
+    return [number for number in range(mask.bit_length()) if mask >> number & 1]
 
 
 def show_size(value: int) -> str:
