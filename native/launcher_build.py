@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compiles the launcher: every .c file of native/launcher into one executable. Standard library only.
+"""Compiles the launcher: every .c file of native/launcher, and the filters' interpreter, into one executable.
 
 Called by setup.py (wheels, editable installs) and by the Makefile (sanitizer builds). Objects are kept and made again
 only when a source, a header or the command changes; the executable appears by rename: a running one is never written.
@@ -20,6 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "launcher"
+SHARED = [HERE / "core" / "seccomp_evaluate.c"]  # PID 1 asks the base program what a call would have got
 
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wpointer-arith", "-Wvla", "-Wformat-security"]
 DIALECT = ["-std=gnu11", "-D_GNU_SOURCE=", "-fno-common", "-fno-strict-aliasing"]
@@ -97,8 +98,9 @@ def build(output: Path, scratch: Path, *, sanitize: bool = False) -> None:
     digest = hashlib.sha256("\0".join([*compiler(), *compiling, *linking]).encode()).hexdigest()[:16]
     objects = scratch / f"launcher-{digest}"
     objects.mkdir(parents=True, exist_ok=True)
-    sources = sorted(SOURCES.glob("*.c"))
-    newest_header = max(path.stat().st_mtime for path in SOURCES.glob("*.h"))
+    sources = [*sorted(SOURCES.glob("*.c")), *SHARED]
+    headers = [*SOURCES.glob("*.h"), *(HERE / "core").glob("*.h")]
+    newest_header = max(path.stat().st_mtime for path in headers)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         compiled = list(pool.map(lambda s: compile_object(s, objects, compiling, newest_header), sources))
     newest = max(path.stat().st_mtime for path in compiled)

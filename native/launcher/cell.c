@@ -31,7 +31,8 @@ enum { REAP_MS = 10 };
 
 #define cell_fail(err, ...) imd_fail((err), IMD_STAGE_CELL, errno, __VA_ARGS__)
 
-int drop_capabilities(void)
+/* All go but `kept`, a set of bits, out of effective and permitted. */
+static int keep_capabilities(uint64_t kept)
 {
   /* Neither exec nor a change of uid may ever give capabilities again; locked. */
   if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 ||
@@ -44,9 +45,16 @@ int drop_capabilities(void)
   if (errno != EINVAL)
     return -1;
   struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-  struct __user_cap_data_struct none[2];
-  memset(none, 0, sizeof none);
-  return (int)syscall(SYS_capset, &header, none);
+  struct __user_cap_data_struct left[2];
+  memset(left, 0, sizeof left);
+  for (size_t i = 0; i < 2; i++)
+    left[i].effective = left[i].permitted = (uint32_t)(kept >> 32 * i);
+  return (int)syscall(SYS_capset, &header, left);
+}
+
+int drop_capabilities(void)
+{
+  return keep_capabilities(0);
 }
 
 int cell_enter_pids(const struct cell *cell, bool inside)
@@ -114,7 +122,9 @@ static int become_inner_root(int host_proc, struct imd_error *err)
   /* It has no use for user namespaces of its own; the largest attack surface of all. */
   if (imd_write_at(host_proc, "sys/user/max_user_namespaces", "0") < 0 && errno != ENOENT)
     return cell_fail(err, "max_user_namespaces");
-  if (drop_capabilities() < 0)
+  explain_become_payload();
+  /* In the cell's user namespace alone: it reads what the payload's calls point at. */
+  if (keep_capabilities(1ull << CAP_SYS_PTRACE) < 0)
     return cell_fail(err, "PID 1's capabilities");
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0)
     return cell_fail(err, "PID 1");
@@ -161,6 +171,8 @@ static int prepare_init(const struct cell *cell, int warden, struct imd_error *e
 {
   if (view_mount_proc(&cell->view, err) < 0 || forget_arguments(cell->config->host_proc, err) < 0)
     return -1;
+  if (explain_stand_in_proc() < 0)
+    return cell_fail(err, "PID 1's /proc");
   if (make_user_namespace(cell->config->slot_base) < 0)
     return cell_fail(err, "the user namespace");
   char word;
@@ -169,7 +181,7 @@ static int prepare_init(const struct cell *cell, int warden, struct imd_error *e
   return become_inner_root(cell->config->host_proc, err);
 }
 
-_Noreturn static void be_init(const struct cell *cell, int leash, int warden)
+_Noreturn static void be_init(const struct cell *cell, int warden)
 {
   struct imd_error err = IMD_ERROR_INIT;
   if (prepare_init(cell, warden, &err) < 0) {
@@ -179,13 +191,10 @@ _Noreturn static void be_init(const struct cell *cell, int leash, int warden)
   prctl(PR_SET_NAME, "init");
   /* With SIGCHLD ignored the kernel reaps, ours and whoever is orphaned in here. */
   signal(SIGCHLD, SIG_IGN);
-  send(warden, "r", 1, MSG_NOSIGNAL);
-  if (dup2(leash, 0) < 0 || sys_close_range(1, ~0u) < 0)
+  if (explain_settle(cell->explain.shared, warden) < 0)
     _exit(EXIT_FAILURE);
-  char word;
-  while (read(0, &word, 1) < 0 && errno == EINTR)
-    continue;
-  _exit(EXIT_SUCCESS);
+  (void)!write(0, "r", 1);
+  explain_serve(cell->explain.shared);
 }
 
 /* --- the warden's side ------------------------------------------------------------------------------------------- */
@@ -230,14 +239,12 @@ static int open_namespace(const struct cell *cell, pid_t pid, const char *name)
 
 static int make_init(struct cell *cell, struct imd_error *err)
 {
-  int pipes[2], sockets[2];
-  if (pipe2(pipes, O_CLOEXEC) < 0)
-    return cell_fail(err, "PID 1's leash");
-  cleanup_fd int leash = pipes[0];
-  cell->leash = pipes[1];
+  int sockets[2];
+  if (explain_watch_make(&cell->explain, err) < 0)
+    return -1;
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
-    return cell_fail(err, "PID 1's socket");
-  cleanup_fd int ours = sockets[0];
+    return cell_fail(err, "PID 1's leash");
+  const int ours = cell->leash = cell->explain.init = sockets[0];
   cleanup_fd int theirs = sockets[1];
 
   struct clone_args args = {
@@ -246,10 +253,10 @@ static int make_init(struct cell *cell, struct imd_error *err)
   if (pid < 0)
     return cell_fail(err, "PID 1");
   if (pid == 0) {
-    close(cell->leash);
     close(ours);
-    be_init(cell, leash, theirs);
+    be_init(cell, theirs);
   }
+  cell->explain.init_pid = pid;
   imd_close(&theirs);
   if (expect(ours, 'u', err) < 0)
     return -1;

@@ -3,6 +3,7 @@
 #define IMMURED_CELL_H
 
 #include "error.h"
+#include "explain_watch.h"
 #include "run.h"
 #include "view.h"
 #include "warden.h"
@@ -15,7 +16,8 @@ struct cell {
   int host_pid_ns;                 /* what children outside of the cell are born in */
   int pid_ns, user_ns;             /* the cell's own */
   int init;                        /* pidfd of PID 1; -1 once it is dead */
-  int leash;                       /* PID 1 dies when nobody holds this any more */
+  int leash;                       /* a socket to PID 1, which dies when nobody holds this any more */
+  struct explain_watch explain;
 };
 
 /*

@@ -26,7 +26,7 @@
 
 #define OOM_SCORE_ADJ "500"        /* before anything of the host's */
 #define DEFAULT_PATH "/usr/local/bin:/usr/bin:/bin"
-enum { GO = 3 };                   /* the only descriptor beside 0, 1 and 2 until exec */
+enum { GO = 3, CHANNEL = 4 };      /* the only descriptors beside 0, 1 and 2 until exec, and the listener */
 
 #define process_fail(err, ...) imd_fail((err), IMD_STAGE_PROCESS, errno, __VA_ARGS__)
 
@@ -35,7 +35,8 @@ struct program {
   const char *cwd;
   char **argv, **envp;
   const char *path;
-  struct sock_fprog filter;
+  struct sock_fprog filter;        /* the explained one, where the plan has one */
+  bool explained;
   uint32_t exec_step, filter_step;
   bool exists;                     /* argv[0] is a path and something is there */
 };
@@ -45,11 +46,12 @@ static int lay_out(struct program *program, const struct run *run, struct imd_er
   *program = (struct program){.path = DEFAULT_PATH};
   struct imd_plan_cursor cursor = {.plan = run->plan};
   for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
-    if (step.op == IMD_OP_SECCOMP) {
+    if (step.op == IMD_OP_SECCOMP || step.op == IMD_OP_EXPLAIN) {
       uint32_t size;
       program->filter.filter = (struct sock_filter *)(uintptr_t)imd_plan_string_at(&step, 0, &size);
       program->filter.len = (unsigned short)(size / sizeof(struct sock_filter));
       program->filter_step = step.index;
+      program->explained = step.op == IMD_OP_EXPLAIN;
     }
     if (step.op != IMD_OP_EXEC)
       continue;
@@ -172,8 +174,18 @@ static int become_leader(const struct cell *cell, const struct run *run, struct 
   return 0;
 }
 
-static int prepare(const struct cell *cell, const struct run *run, struct program *program, struct imd_error *err)
+/* The last of the walls. With a listener where it is explained, which the warden takes. */
+static int set_filter(const struct program *program, struct birth *birth)
 {
+  const unsigned flags =
+      program->explained ? SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV : 0;
+  birth->listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program->filter);
+  return birth->listener;
+}
+
+static int prepare(const struct cell *cell, const struct run *run, struct program *program, struct birth *birth)
+{
+  struct imd_error *err = &birth->err;
   if (become_leader(cell, run, err) < 0)
     return -1;
   struct imd_plan_cursor cursor = {.plan = run->plan};
@@ -185,7 +197,9 @@ static int prepare(const struct cell *cell, const struct run *run, struct progra
   err->step = program->exec_step;
   if (run->go != GO && dup3(run->go, GO, O_CLOEXEC) < 0)
     return process_fail(err, "descriptors");
-  if (sys_close_range(GO + 1, ~0u) < 0)
+  if (cell->explain.payload_channel != CHANNEL && dup3(cell->explain.payload_channel, CHANNEL, O_CLOEXEC) < 0)
+    return process_fail(err, "descriptors");
+  if (sys_close_range(CHANNEL + 1, ~0u) < 0)
     return process_fail(err, "descriptors");
   if (chdir(program->cwd) < 0)
     return imd_fail(err, IMD_STAGE_CWD, errno, "%s", program->cwd);
@@ -193,9 +207,7 @@ static int prepare(const struct cell *cell, const struct run *run, struct progra
   program->exists = strchr(name, '/') && faccessat(AT_FDCWD, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 
   err->step = program->filter_step;
-  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program->filter) < 0)
-    return process_fail(err, "the system call filter");
-  return 0;
+  return set_filter(program, birth) < 0 ? process_fail(err, "the system call filter") : 0;
 }
 
 /* As execvp, but for shells: a file that is no program and names no interpreter is an error. Returns an errno. */
@@ -229,25 +241,34 @@ _Noreturn static void give_up(struct birth *birth)
   _exit(EXIT_FAILURE);
 }
 
-/* True once the intent is durable. `read` is a call that no filter can deny. */
-static bool wait_for_go(void)
+/* `read` is a call that no filter can deny. */
+static bool wait_for_word(int fd)
 {
   char word;
   ssize_t got;
   do
-    got = read(GO, &word, 1);
+    got = read(fd, &word, 1);
   while (got < 0 && errno == EINTR);
   return got == 1;
+}
+
+/* True once the intent is durable. */
+static bool wait_for_go(void)
+{
+  return wait_for_word(GO);
 }
 
 _Noreturn static void be_payload(const struct cell *cell, const struct run *run, struct program *program,
                                  struct birth *birth)
 {
   close(cell->leash);
-  if (prepare(cell, run, program, &birth->err) < 0)
+  if (prepare(cell, run, program, birth) < 0)
     give_up(birth);
   atomic_store(&birth->stage, BIRTH_WAITING);
-  if (!wait_for_go()) {
+  if (program->explained && write(CHANNEL, "l", 1) != 1)
+    _exit(EXIT_FAILURE);
+  /* Exec closes the listener: first the warden has to have it, as it does long before GO. */
+  if (!wait_for_go() || (program->explained && !atomic_load(&birth->taken) && !wait_for_word(CHANNEL))) {
     atomic_store(&birth->stage, BIRTH_CALLED_OFF);
     _exit(EXIT_FAILURE);
   }

@@ -24,6 +24,8 @@ enum birth_stage {
 struct birth {
   _Atomic uint32_t stage;          /* enum birth_stage */
   uint64_t started;                /* imd_now_ns */
+  int listener;                    /* its descriptor, of an explained filter; said on cell->explain.payload_channel */
+  _Atomic uint32_t taken;          /* the warden and PID 1 have it */
   struct imd_error err;
 };
 

@@ -34,6 +34,7 @@ static const struct rule rules[] = {
     {IMD_OP_DROP_CAPABILITIES, 0, 0, false, true, "DROP_CAPABILITIES"},
     {IMD_OP_NO_NEW_PRIVS, 0, 0, false, true, "NO_NEW_PRIVS"},
     {IMD_OP_SECCOMP, 0, 1, false, true, "SECCOMP"},
+    {IMD_OP_EXPLAIN, 1, 1, false, false, "EXPLAIN"},
     {IMD_OP_EXEC, 1, ANY_COUNT, false, true, "EXEC"},
 };
 enum { RULES = sizeof rules / sizeof rules[0] };
@@ -372,6 +373,10 @@ static int check_meaning(const struct imd_plan_step *step, struct imd_error *err
     if (check_within(numbers[0], 1, 65533, "uid", err) < 0)
       return -1;
     return check_within(numbers[1], 1, 65533, "gid", err);
+  case IMD_OP_EXPLAIN:
+    if (numbers[0] & ~(uint64_t)IMD_EXPLAIN_HALT)
+      return refuse(err, "unknown flags: %#llx", (unsigned long long)numbers[0]);
+    /* fall through */
   case IMD_OP_SECCOMP:
     if (length == 0 || length % IMD_FILTER_INSTRUCTION != 0)
       return refuse(err, "a filter of %u bytes is not whole instructions", length);

@@ -31,6 +31,7 @@ struct watch {
   uint64_t patience;               /* when what was killed should be dead; 0: nothing was killed */
   uint32_t cause;                  /* 0: nothing happened yet */
   bool orphaned, late;
+  struct imd_error unexplained;    /* why the listener could not be taken */
 };
 
 static void pass_sentence(struct watch *watch, uint32_t cause)
@@ -46,7 +47,7 @@ static void pass_sentence(struct watch *watch, uint32_t cause)
 /* The earliest moment at which the rest of the budget can be spent, all processors busy. */
 static void look_at_cpu(struct watch *watch, uint64_t now)
 {
-  const uint64_t used = cgroup_cpu_ns(watch->cgroup);
+  const uint64_t used = cgroup_cpu_ns(watch->cgroup) + explain_watch_cpu(&watch->cell->explain);
   if (used >= watch->run->cpu_ns) {
     pass_sentence(watch, IMD_CAUSE_CPU_TIME);
     watch->cpu_look = 0;
@@ -79,6 +80,8 @@ static void look_at_clock(struct watch *watch)
     if (watch->late)
       pass_sentence(watch, IMD_CAUSE_KILLED);
   }
+  if (watch->cell->explain.tick != 0 && now >= watch->cell->explain.tick)
+    explain_watch_look(&watch->cell->explain, now);
   if (watch->wall_look != 0 && now >= watch->wall_look)
     look_at_wall(watch, now);
   if (watch->cause == 0 && watch->cpu_look != 0 && now >= watch->cpu_look)
@@ -102,6 +105,32 @@ static void hear_launcher(struct watch *watch)
   pass_sentence(watch, IMD_CAUSE_KILLED);
 }
 
+/* The payload's process stands under its filter, and waits for GO: the listener for PID 1, and its end for us. */
+static void take_listener(struct watch *watch)
+{
+  struct explain_watch *explain = &watch->cell->explain;
+  struct birth *birth = watch->payload->birth;
+  char word;
+  if (recv(explain->channel, &word, 1, MSG_DONTWAIT) != 1)
+    return;
+  if (explain_watch_take(explain, watch->payload->pidfd, birth->listener, &watch->unexplained) < 0) {
+    pass_sentence(watch, IMD_CAUSE_KILLED);
+    return;
+  }
+  atomic_store(&birth->taken, 1);
+  send(explain->channel, "t", 1, MSG_NOSIGNAL);
+  imd_close(&explain->channel);
+  imd_close(&explain->payload_channel);
+}
+
+/* PID 1 says one thing: here is a write outside the allowance, and it was not answered. */
+static void hear_init(struct watch *watch)
+{
+  char word;
+  if (recv(watch->cell->leash, &word, 1, MSG_DONTWAIT) == 1)
+    pass_sentence(watch, IMD_CAUSE_VIOLATION);
+}
+
 static uint64_t earlier(uint64_t one, uint64_t other)
 {
   return one == 0 || (other != 0 && other < one) ? other : one;
@@ -112,7 +141,8 @@ static const struct timespec *time_left(const struct watch *watch, struct timesp
 {
   const uint64_t next = watch->cause != 0
                             ? watch->patience
-                            : earlier(watch->birth_deadline, earlier(watch->wall_look, watch->cpu_look));
+                            : earlier(earlier(watch->birth_deadline, watch->cell->explain.tick),
+                                      earlier(watch->wall_look, watch->cpu_look));
   if (next == 0)
     return NULL;
   const uint64_t now = imd_now_ns(), rest = next > now ? next - now : 0;
@@ -122,11 +152,15 @@ static const struct timespec *time_left(const struct watch *watch, struct timesp
 
 static void watch_until_death(struct watch *watch)
 {
+  struct explain_watch *explain = &watch->cell->explain;
   while (!watch->end) {
     struct pollfd events[] = {
         {.fd = watch->payload->pidfd, .events = POLLIN},
         {.fd = watch->orphaned ? -1 : watch->run->launcher, .events = POLLIN},
         {.fd = watch->run->kill_on_pids && watch->cause == 0 ? watch->cgroup->pids_events : -1, .events = POLLPRI},
+        {.fd = explain->length > 0 ? explain->channel : -1, .events = POLLIN},
+        {.fd = explain->length > 0 && watch->cause == 0 ? watch->cell->leash : -1, .events = POLLIN},
+        {.fd = watch->cause == 0 ? explain_watch_fd(explain) : -1, .events = POLLIN},
     };
     struct timespec left;
     if (ppoll(events, sizeof events / sizeof events[0], time_left(watch, &left), NULL) < 0 && errno != EINTR)
@@ -139,6 +173,12 @@ static void watch_until_death(struct watch *watch)
       pass_sentence(watch, IMD_CAUSE_PIDS);
     if (events[1].revents)
       hear_launcher(watch);
+    if (events[3].revents)
+      take_listener(watch);
+    if (events[4].revents)
+      hear_init(watch);
+    if (events[5].revents)
+      explain_watch_heard(explain, events[5].revents);
     look_at_clock(watch);
   }
 }
@@ -223,6 +263,10 @@ static int never_started(const struct watch *watch, struct imd_error *err)
 {
   if (watch->late)
     return imd_fail(err, IMD_STAGE_DEADLINE, ETIMEDOUT, "the working directory did not answer");
+  if (watch->unexplained.stage != 0) {
+    *err = watch->unexplained;
+    return -1;
+  }
   if (watch->cause != 0 && payload_stage(watch->payload) != BIRTH_FAILED)
     return imd_fail(err, IMD_STAGE_KILLED, 0, "killed before it ran");
   payload_failure(watch->payload, err);
@@ -242,6 +286,7 @@ int supervise(struct cell *cell, const struct cgroup *cgroup, struct run *run, s
   if (run->cpu_ns != 0 && cgroup->cpu_stat >= 0)
     look_at_cpu(&watch, now);
   watch_until_death(&watch);
+  const uint64_t explaining = explain_watch_cpu(&cell->explain);
 
   memset(outcome, 0, sizeof *outcome);
   reap(&watch, outcome);
@@ -255,6 +300,7 @@ int supervise(struct cell *cell, const struct cgroup *cgroup, struct run *run, s
   if (!started)
     return never_started(&watch, err);
   cgroup_measure(cgroup, outcome);
+  outcome->cpu_system_ns += explaining;
   outcome->cause = find_cause(&watch, outcome);
   outcome->wall_ns = watch.end - payload->birth->started;
   return 0;

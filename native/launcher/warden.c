@@ -189,6 +189,7 @@ static int prepare(struct warden *warden, struct imd_error *err)
   if (processors_choose(&warden->run, warden->cell.config, err) < 0 || make_cgroup(warden, err) < 0 || peer_open_sources(&warden->cell, &warden->run, &sources, err) < 0 ||
       mounts_apply(&warden->cell, &warden->run, &sources, err) < 0 || settle_network(&warden->run, err) < 0)
     return -1;
+  explain_watch_read(&warden->cell.explain, warden->run.plan);
   return payload_start(&warden->payload, &warden->cell, &warden->cgroup, &warden->run, err);
 }
 
@@ -203,6 +204,7 @@ static size_t wait_for_order(struct warden *warden, struct order *order)
 
 static void report(struct warden *warden, struct imd_outcome *outcome)
 {
+  char space[IMD_VIOLATIONS_SPACE];
   struct findings findings = {.which = 0};
   struct imd_error err = IMD_ERROR_INIT;
   if (collect_files(&warden->cell, &warden->run, &findings, &err) < 0)
@@ -210,8 +212,9 @@ static void report(struct warden *warden, struct imd_outcome *outcome)
   outcome->collected = findings.which;
   const struct iovec body = {outcome, sizeof *outcome};
   /* Who hears of the end may ask for the same processors at once. */
-  processors_release(&warden->run, warden->cell.config);
-  tell_end(warden, IMD_EXITED, &body, 1, &findings.fds);
+  const size_t violations = explain_watch_report(&warden->cell.explain, space);
+  const struct iovec body[] = {{outcome, sizeof *outcome}, {space, violations}};
+  tell_end(warden, IMD_EXITED, body, 2, &findings.fds);
   imd_fds_close(&findings.fds);
   /* What is left to do has time, and whoever waits for the outcome has not. */
   setpriority(PRIO_PROCESS, 0, TEARDOWN_NICE);

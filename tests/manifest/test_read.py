@@ -35,7 +35,7 @@ write = [{ path = "/srv/out", target = "/out" }]
 tmpfs = ["/tmp", { path = "/scratch", size = "64M", mode = "0700" }]
 protect = ["/out/keep"]
 hide = ["/srv/tasks/answers"]
-on_violation = "deny"
+on_violation = "halt"
 
 [network]
 mode = "none"
@@ -245,14 +245,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "manifest.filesystem.tmpfs.mode is '4755'; write it in octal, such as '0755'",
         "",
     ),
-    "halting before it can": (
-        {"filesystem": {"on_violation": "halt"}},
-        "manifest.filesystem.on_violation = 'halt' is not supported by this version, and not ignored either",
-        "use 'deny': the forbidden write fails with an error, and the run goes on",
-    ),
     "another reaction": (
         {"filesystem": {"on_violation": "ask"}},
-        "manifest.filesystem.on_violation is 'ask'; it may be 'deny'",
+        "manifest.filesystem.on_violation is 'ask'; it may be 'deny' or 'halt'",
         "",
     ),
     "secrets before they can be": (

@@ -69,6 +69,8 @@ class Wish:
     cpus: int = 0
     umask: int = 0o022
     program: bytes = ALLOW_ALL
+    explained: bytes = b""
+    halt: bool = False
 
     def packed(self) -> bytes:
         """`struct imd_plan` and its steps."""
@@ -93,6 +95,7 @@ class Wish:
             Step(Op.DROP_CAPABILITIES),
             Step(Op.NO_NEW_PRIVS),
             Step(Op.SECCOMP, (), (self.program,)),
+            *([Step(Op.EXPLAIN, (int(self.halt),), (self.explained,))] if self.explained else []),
             Step(Op.EXEC, (len(words),), (self.cwd.encode(), *words, *(one.encode() for one in self.env))),
         ]
         body = b"".join(step.pack() for step in steps)

@@ -18,8 +18,8 @@ from tests.warden.cell import Cell
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "native" / "launcher"
 PARTS = (
-    "cell cgroup collect error guard loopback message mounts payload peer plan processors remains supervise template util vfs view"
-    " warden".split()
+    "cell cgroup collect error explain explain_calls explain_path explain_watch guard loopback message mounts payload"
+    " peer plan processors remains supervise template util vfs view warden".split()
 )
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE=", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]
 # IMMURED_SANITIZE=1: slower, and every mistake with memory ends the warden.
@@ -37,7 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An executable that is one warden."""
     program = tmp_path_factory.mktemp("native") / "warden"
-    sources = [*(SOURCES / f"{part}.c" for part in PARTS), HERE / "harness.c"]
+    core = SOURCES.parent / "core" / "seccomp_evaluate.c"
+    sources = [*(SOURCES / f"{part}.c" for part in PARTS), core, HERE / "harness.c"]
     subprocess.run(["gcc", *FLAGS, *sources, "-o", program], check=True)
     return program
 

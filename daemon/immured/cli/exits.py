@@ -18,7 +18,7 @@ _ENDED = {
     "oom": ("used up its memory", "--memory"),
     "pids": ("reached its limit of processes", "--pids"),
     "output_limit": ("wrote more than its output limit", "--output"),
-    "violation": ("tried something that its manifest forbids", ""),
+    "violation": ("was ended at a write outside what its manifest allows", ""),
     "killed": ("was killed", ""),
 }
 

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import sys
+from collections import Counter
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
     from immured.client import Client, RunResult
 
-__all__ = ["run"]
+__all__ = ["run", "violation_lines"]
 
+SHOWN_VIOLATIONS = 8
 CONTROLLED = frozenset({"memory", "cpus", "pids"})
 """Limits whose full means is a cgroup controller."""
 
@@ -189,6 +191,20 @@ def _failure(result: RunResult) -> str | None:
     return None if result.failure is None else str(result.failure.get("code", ""))
 
 
+def violation_lines(result: RunResult) -> list[str]:
+    """What the walls refused, a line each; the last says what is left out. They may be why the command failed."""
+    lines = []
+    for one in result.violations[:SHOWN_VIOLATIONS]:
+        what = one.path or one.address or ""
+        shown = what.decode(errors="backslashreplace") if isinstance(what, bytes) else what
+        lines.append(f"refused: {one.syscall} {shown}".rstrip() + f" ({one.rule})")
+    named = Counter(one.kind for one in result.violations)
+    total = sum({**named, **result.violation_counts}.values())
+    if total > len(lines):
+        lines.append(f"refused: {total - len(lines)} more (--json has up to 64)")
+    return lines
+
+
 def _explain(result: RunResult, flags: Flags, quiet: bool) -> None:
     """Say what the exit status cannot: why it did not run, what of ours ended it, which limit is held how."""
     if result.failure is not None:
@@ -196,6 +212,9 @@ def _explain(result: RunResult, flags: Flags, quiet: bool) -> None:
         complain(str(said.get("code", "setup_failed")), str(said.get("message", "")), str(said.get("remedy", "")))
     elif ended := explain(result.cause):
         complain(result.cause, *ended)
+    if not result.ok and not quiet:
+        for line in violation_lines(result):
+            note(line)
     weaker = [
         f"{limit} by {result.enforcement[limit]}"
         for limit in flags.limits()

@@ -13,7 +13,7 @@ from immured.errors import Refused
 from immured.wire.messages import Data, Receipt, Reply, StreamRecord
 from immured.wire.strict import Fields
 
-__all__ = ["Answer", "Collector", "RunResult", "Sink", "answer"]
+__all__ = ["Answer", "Collector", "RunResult", "Sink", "Violation", "answer"]
 
 Sink = Callable[[bytes], object]
 """Takes a stream's bytes as they come. They are not trusted until the result is there: the reply signs their digest."""
@@ -39,6 +39,44 @@ def answer(reply: Reply) -> Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Violation:
+    """An act of the payload's that a wall refused. `path` or `address` where the call has one."""
+
+    kind: str
+    """`write`, `syscall` or `connect`."""
+    syscall: str
+    rule: str
+    remedy: str
+    attribution: str
+    """`claimed`: path, address and exe were read from the process, which could lie. `kernel`: they were not."""
+    path: str | bytes | None = None
+    address: str | None = None
+    pid: int | None = None
+    exe: str | bytes | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, object]) -> Violation:
+        """One row of a result. What a later version adds is passed over; what is missing is empty."""
+
+        def text(name: str) -> str:
+            value = row.get(name)
+            return value if isinstance(value, str) else ""
+
+        path, exe, pid = row.get("path"), row.get("exe"), row.get("pid")
+        return cls(
+            kind=text("kind"),
+            syscall=text("syscall"),
+            rule=text("rule"),
+            remedy=text("remedy"),
+            attribution=text("attribution"),
+            path=path if isinstance(path, (str, bytes)) else None,
+            address=text("address") or None,
+            pid=pid if type(pid) is int else None,
+            exe=exe if isinstance(exe, (str, bytes)) else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """How a run ended, as the daemon measured and signed it. A command that fails is a result, not an error."""
 
@@ -57,7 +95,10 @@ class RunResult:
     """What `collect` brought back, by path; a path that was missing is not here."""
     usage: Mapping[str, int]
     """`wall_ms`, `cpu_ms`, `memory_peak_bytes`, ...: only what was measured."""
-    violations: tuple[Mapping[str, object], ...]
+    violations: tuple[Violation, ...]
+    """Acts that a wall refused: the first of each kind, call and target, at most 64."""
+    violation_counts: Mapping[str, int]
+    """Kind to how many there were, of kinds that had more than `violations` has."""
     enforcement: Mapping[str, str]
     """Limit to the means that enforced it."""
     events: Mapping[str, object]
@@ -157,6 +198,7 @@ class Collector:
         files |= {
             name[len(FILE) :]: b"" for name, record in streams.items() if name.startswith(FILE) and not record.length
         }
+        told = [row for row in fields.optional("violations", list) or () if isinstance(row, dict)]
         return RunResult(
             sandbox=fields.required("sandbox", str),
             cause=fields.required("cause", str),
@@ -167,7 +209,8 @@ class Collector:
             streams=streams,
             files=files,
             usage=fields.optional("usage", dict) or {},
-            violations=tuple(fields.optional("violations", list) or ()),
+            violations=tuple(Violation.of(row) for row in told if "count" not in row),
+            violation_counts={str(row.get("kind")): row["count"] for row in told if type(row.get("count")) is int},
             enforcement=fields.optional("enforcement", dict) or {},
             events=fields.optional("events", dict) or {},
             failure=fields.optional("failure", dict),

@@ -8,11 +8,13 @@ from typing import Final
 from immured._abi import ffi, lib
 
 __all__ = [
+    "EXPLAIN_HALT",
     "MAX_COLLECT",
     "MAX_PACKET",
     "MAX_PLAN",
     "MAX_STEPS",
     "MAX_STRING",
+    "MAX_VIOLATIONS",
     "OURS_0",
     "PAYLOAD_ID",
     "PLAN_IN_MEMFD",
@@ -27,6 +29,7 @@ __all__ = [
     "Message",
     "Op",
     "Stage",
+    "ViolationKind",
     "size_of",
 ]
 
@@ -36,6 +39,8 @@ MAX_PLAN: Final[int] = lib.IMD_MAX_PLAN
 MAX_STEPS: Final[int] = lib.IMD_MAX_STEPS
 MAX_STRING: Final[int] = lib.IMD_MAX_STRING
 MAX_COLLECT: Final[int] = lib.IMD_MAX_COLLECT
+MAX_VIOLATIONS: Final[int] = lib.IMD_MAX_VIOLATIONS
+EXPLAIN_HALT: Final[int] = lib.IMD_EXPLAIN_HALT
 SLOT_SIZE: Final[int] = lib.IMD_SLOT_SIZE
 PAYLOAD_ID: Final[int] = lib.IMD_PAYLOAD_ID
 PLAN_MAGIC: Final[int] = lib.IMD_PLAN_MAGIC
@@ -77,6 +82,7 @@ class Op(IntEnum):
     DROP_CAPABILITIES = lib.IMD_OP_DROP_CAPABILITIES
     NO_NEW_PRIVS = lib.IMD_OP_NO_NEW_PRIVS
     SECCOMP = lib.IMD_OP_SECCOMP
+    EXPLAIN = lib.IMD_OP_EXPLAIN
     EXEC = lib.IMD_OP_EXEC
 
 
@@ -107,6 +113,15 @@ class Cause(IntEnum):
     PIDS = lib.IMD_CAUSE_PIDS
     OUTPUT_LIMIT = lib.IMD_CAUSE_OUTPUT_LIMIT
     KILLED = lib.IMD_CAUSE_KILLED
+    VIOLATION = lib.IMD_CAUSE_VIOLATION
+
+
+class ViolationKind(IntEnum):
+    """`enum imd_violation_kind`: what a refused act was."""
+
+    WRITE = lib.IMD_VIOLATION_WRITE
+    SYSCALL = lib.IMD_VIOLATION_SYSCALL
+    CONNECT = lib.IMD_VIOLATION_CONNECT
 
 
 class Controller(IntFlag):

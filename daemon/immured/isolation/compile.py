@@ -125,7 +125,9 @@ def _frame(manifest: Manifest, facts: HostFacts, grants: Grants, passed: frozens
     means = means_of(manifest.limits, facts, binds_writable=bool(manifest.filesystem.write), passed=passed)
     view = view_of(manifest, grants)
     syscalls = manifest.syscalls
-    program = compile_profile(syscalls.profile, syscalls.allow, (*syscalls.deny, *means.denied), profiles=profiles)
+    denied = (*syscalls.deny, *means.denied)
+    program = compile_profile(syscalls.profile, syscalls.allow, denied, profiles=profiles)
+    explained = compile_profile(syscalls.profile, syscalls.allow, denied, explain=True, profiles=profiles)
     after = [Step(Op.SEAL_ROOT)]
     if manifest.network.mode == "loopback":
         after.append(Step(Op.LOOPBACK))
@@ -138,6 +140,7 @@ def _frame(manifest: Manifest, facts: HostFacts, grants: Grants, passed: frozens
         Step(Op.DROP_CAPABILITIES),
         Step(Op.NO_NEW_PRIVS),
         Step(Op.SECCOMP, (), (program,)),
+        Step(Op.EXPLAIN, (abi.EXPLAIN_HALT if manifest.filesystem.on_violation == "halt" else 0,), (explained,)),
     ]
     before = view.steps if view.root is None else (view.root, *view.steps)
     return _Frame(means, view, Part(before), Part(after))

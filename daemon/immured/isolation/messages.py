@@ -6,11 +6,11 @@ import os
 import signal
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from immured.isolation import abi
-from immured.isolation.abi import Cause, Controller, Measured, Message, Stage
+from immured.isolation.abi import Cause, Controller, Measured, Message, Stage, ViolationKind
 
 __all__ = [
     "HEADER",
@@ -20,6 +20,7 @@ __all__ = [
     "Peer",
     "ProtocolError",
     "Ready",
+    "Violation",
     "encode_connection_closed",
     "encode_kill",
     "encode_prepare",
@@ -37,6 +38,8 @@ _READY: Final = struct.Struct("=IIIIII")
 _CONN: Final = struct.Struct("=IIiI")
 _FAILED: Final = struct.Struct("=IIiI")
 _OUTCOME: Final = struct.Struct("=IIii14Q")
+_VIOLATIONS: Final = struct.Struct("=II3Q")
+_VIOLATION: Final = struct.Struct("=IIiHH3Q")
 _NO_STEP: Final = 2**32 - 1
 
 for _name, _form in (
@@ -47,6 +50,8 @@ for _name, _form in (
     ("imd_conn", _CONN),
     ("imd_failed", _FAILED),
     ("imd_outcome", _OUTCOME),
+    ("imd_violations", _VIOLATIONS),
+    ("imd_violation", _VIOLATION),
 ):
     if abi.size_of(_name) != _form.size:  # pragma: no cover
         raise ImportError(f"struct {_name} is not of this source: run `make build`")
@@ -92,6 +97,20 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Violation:
+    """`struct imd_violation`: a refused act. `number` and `arguments` (the first three) are the kernel's; `target` (a
+    path, or a `struct sockaddr`) and `exe` were read from the process, and may be empty.
+    """
+
+    kind: ViolationKind
+    number: int
+    pid: int
+    arguments: tuple[int, int, int]
+    target: bytes
+    exe: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Exited:
     """`struct imd_outcome`: nanoseconds and bytes; only what `measured` names was measured."""
 
@@ -113,6 +132,8 @@ class Exited:
     io_written: int = 0
     stragglers: int = 0
     collected: int = 0
+    violations: tuple[Violation, ...] = field(default=(), kw_only=True)
+    violation_counts: tuple[int, ...] = field(default=(), kw_only=True)
 
 
 LOST: Final = Exited(Cause.KILLED, Measured(0), os.CLD_KILLED, signal.SIGKILL, stragglers=1)
@@ -176,12 +197,38 @@ def parse_failed(body: bytes) -> Failed:
 
 
 def parse_exited(body: bytes) -> Exited:
-    """Raises ProtocolError on a cause that this build does not know."""
+    """Raises ProtocolError on a cause or a kind of violation that this build does not know, or a record cut short."""
     cause, measured, *rest = _unpack(_OUTCOME, body)
+    violations, counts = _violations(body[_OUTCOME.size :])
     try:
-        return Exited(Cause(cause), Measured(measured), *rest)
+        return Exited(Cause(cause), Measured(measured), *rest, violations=violations, violation_counts=counts)
     except ValueError as error:
         raise ProtocolError(f"EXITED for the unknown cause {cause}") from error
+
+
+def _violations(body: bytes) -> tuple[tuple[Violation, ...], tuple[int, ...]]:
+    """The records, and how many there were of each kind. Nothing for nothing."""
+    if not body:
+        return (), ()
+    records, _, *counts = _unpack(_VIOLATIONS, body)
+    found: list[Violation] = []
+    at = _VIOLATIONS.size
+    for _ in range(records):
+        kind, number, pid, target, exe, *arguments = _unpack(_VIOLATION, body[at : at + _VIOLATION.size])
+        at += _VIOLATION.size
+        if len(body) < at + target + exe:
+            raise ProtocolError("EXITED with a violation cut short")
+        try:
+            one = ViolationKind(kind)
+        except ValueError as error:
+            raise ProtocolError(f"EXITED with a violation of the unknown kind {kind}") from error
+        first, second, third = arguments
+        named, by = body[at : at + target], body[at + target : at + target + exe]
+        found.append(Violation(one, number, pid, (first, second, third), named, by))
+        at += target + exe
+    if at != len(body):
+        raise ProtocolError("EXITED with more than its violations")
+    return tuple(found), tuple(counts)
 
 
 def _unpack(form: struct.Struct, body: bytes) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["CAUSES", "failure_fields", "result_fields"]
 
 CAUSES: Final = {cause: cause.name.lower() for cause in Cause}
-"""The launcher's causes in the contract's words. `violation` and `setup_failed` are not its to say."""
+"""The launcher's causes in the contract's words. `setup_failed` is not its to say."""
 
 _CLD_EXITED: Final = os.CLD_EXITED
 _MS: Final = 10**6

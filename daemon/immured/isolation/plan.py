@@ -70,7 +70,8 @@ SHAPES: Final[dict[Op, Shape]] = {
     Op.DROP_CAPABILITIES: Shape(12, required=True),
     Op.NO_NEW_PRIVS: Shape(13, required=True),
     Op.SECCOMP: Shape(14, (), ("program",), required=True),
-    Op.EXEC: Shape(15, ("argc",), ("cwd",), required=True),  # then argv, then env
+    Op.EXPLAIN: Shape(15, ("flags",), ("program",)),
+    Op.EXEC: Shape(16, ("argc",), ("cwd",), required=True),  # then argv, then env
 }
 
 _REQUIRED: Final = frozenset(op for op, shape in SHAPES.items() if shape.required)
@@ -106,7 +107,7 @@ class Step:
         for name, number in zip(shape.numbers, self.numbers, strict=False):
             if name != "argc":
                 shown[name] = _show_number(name, number)
-        if self.op is Op.SECCOMP:
+        if self.op in (Op.SECCOMP, Op.EXPLAIN):
             program = self.strings[0]
             shown |= {"instructions": len(program) // 8, "sha256": hashlib.sha256(program).hexdigest()}
         elif self.op is Op.EXEC:
@@ -136,7 +137,7 @@ class Step:
         for index, string in enumerate(self.strings):
             if len(string) > abi.MAX_STRING:
                 raise PlanError(f"{name}: a string of {len(string)} bytes, at most {abi.MAX_STRING}")
-            binary = self.op is Op.SECCOMP or (self.op is Op.FILE and index == 1)
+            binary = self.op in (Op.SECCOMP, Op.EXPLAIN) or (self.op is Op.FILE and index == 1)
             if not binary and b"\0" in string:
                 raise PlanError(f"{name}: a NUL inside a string")
 

@@ -157,11 +157,8 @@ def _filesystem(top: Fields, base: Filesystem) -> Filesystem:
     if "root" in fields:
         root = None if fields.values["root"] == "host" else read_path(fields, "root", fields.values["root"])
     on_violation = fields.optional("on_violation", str) or base.on_violation
-    if on_violation == "halt":
-        remedy = "use 'deny': the forbidden write fails with an error, and the run goes on"
-        raise _unsupported(fields, "on_violation", remedy, "= 'halt' ")
-    if on_violation != "deny":
-        raise fields.wrong("on_violation", f"is {shown(on_violation)}; it may be 'deny'")
+    if on_violation not in ("deny", "halt"):
+        raise fields.wrong("on_violation", f"is {shown(on_violation)}; it may be 'deny' or 'halt'")
     read = read_list(fields, "read", base.read, read_bind, _MAX_PATHS)
     write = read_list(fields, "write", base.write, read_bind, _MAX_PATHS)
     bound = {bind.target for bind in (*read, *write)}

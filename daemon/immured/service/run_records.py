@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
-from collections.abc import Mapping
-from typing import Final
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final, cast
 
 from immured.isolation.compile import Compiled
 from immured.service.arguments import RunArguments
@@ -14,6 +16,8 @@ from immured.wire.messages import StreamRecord
 
 __all__ = ["intent_data", "outcome_data", "result_map"]
 
+_VIOLATION_ROOM: Final = 24 * 1024
+"""Bytes of JSON in a run.finished entry, of 65,535."""
 _MEASURED: Final = ("cause", "exit_code", "signal", "usage", "events", "failure")
 
 
@@ -48,6 +52,7 @@ def result_map(
     captured: Mapping[str, bytes],
     records: Mapping[str, StreamRecord],
     collected: Collected,
+    violations: Sequence[Mapping[str, object]] = (),
 ) -> dict[str, object]:
     """`result` of the reply. `measured` is what `isolation.outcome.result_fields` made of the launcher's report."""
     result: dict[str, object] = {"sandbox": sandbox, **measured, **captured}
@@ -56,7 +61,7 @@ def result_map(
         result["files"] = collected.files
     if collected.failed:
         result["uncollected"] = collected.failed
-    result["violations"] = []
+    result["violations"] = violations
     result["enforcement"] = compiled.enforcement
     return result
 
@@ -68,12 +73,39 @@ def outcome_data(
     data: dict[str, object] = {"sandbox": result["sandbox"], "intent": intent}
     data |= {name: result[name] for name in _MEASURED if name in result}
     data["streams"] = {name: _record(record) for name, record in {**records, **collected.streams}.items()}
+    if violations := _bounded(result["violations"]):
+        data["violations"] = violations
     if collected.files:
         data["files"] = {
             path: {"length": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             for path, content in collected.files.items()
         }
     return data
+
+
+def _bounded(violations: object) -> list[Mapping[str, object]]:
+    """As many rows as an entry has room for beside the rest, and how many there were of what is left out. A remedy says
+    nothing that its rule does not, and stays in the reply."""
+    kept: list[Mapping[str, object]] = []
+    left: dict[str, int] = {}
+    room = _VIOLATION_ROOM
+    for row in cast("Sequence[Mapping[str, object]]", violations):
+        kind = str(row["kind"])
+        if "count" in row:
+            left[kind] = cast("int", row["count"])
+            continue
+        short = {name: value for name, value in row.items() if name != "remedy"}
+        room -= len(json.dumps(short, default=_escaped))
+        if room >= 0:
+            kept.append(short)
+        elif kind not in left:
+            left[kind] = sum(1 for one in cast("Sequence[Mapping[str, object]]", violations) if one["kind"] == kind)
+    return [*kept, *({"kind": kind, "count": count} for kind, count in left.items())]
+
+
+def _escaped(value: object) -> str:
+    """Bytes that are no text, as long as the ledger writes them."""
+    return base64.b64encode(cast("bytes", value)).decode() + '{"b64": ""}'
 
 
 def _record(record: StreamRecord) -> dict[str, object]:

@@ -20,6 +20,7 @@ from immured.isolation.compile import Compiled
 from immured.isolation.launcher import LauncherLostError, Outcome
 from immured.isolation.messages import Failed
 from immured.isolation.outcome import result_fields
+from immured.isolation.violations import violation_rows
 from immured.ledger import Pending, entry_types
 from immured.service.arguments import RunArguments, parse_run
 from immured.service.collect import Collected, collect
@@ -189,8 +190,11 @@ class _Execution:
         finally:
             self._request.channel.dispose(outcome.files.values())
         measured = result_fields(outcome.report, self._compiled.plan.steps)
+        violations = violation_rows(outcome.report, self._compiled.manifest, self._service.state.config.profiles)
         records = streams.records()
-        result = result_map(self._live.sandbox, self._compiled, measured, streams.captured(), records, collected)
+        result = result_map(
+            self._live.sandbox, self._compiled, measured, streams.captured(), records, collected, violations
+        )
         data = outcome_data(intent.seq, result, records, collected)
         try:
             finished = await self._service.ledger.entry(

@@ -1,0 +1,222 @@
+#define _GNU_SOURCE
+#include "explain_watch.h"
+#include "../core/seccomp.h"
+#include "util.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <time.h>
+
+/* Twice in the time within which somebody answers: what is seen twice has waited for one of these at least. */
+#define TICK_NS (EXPLAIN_PATIENCE_MS / 2 * 1000000ull)
+enum { ALARM_US = 5000 };
+
+#define process_fail(err, ...) imd_fail((err), IMD_STAGE_PROCESS, errno, __VA_ARGS__)
+
+int explain_watch_make(struct explain_watch *watch, struct imd_error *err)
+{
+  int pair[2];
+  *watch = (struct explain_watch){.init = -1, .channel = -1, .payload_channel = -1, .listener = -1};
+  void *memory = mmap(NULL, sizeof *watch->shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED)
+    return imd_fail(err, IMD_STAGE_CELL, errno, "memory for PID 1");
+  watch->shared = memory;
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+    return imd_fail(err, IMD_STAGE_CELL, errno, "a socket for the payload");
+  watch->channel = pair[0];
+  watch->payload_channel = pair[1];
+  return 0;
+}
+
+void explain_watch_read(struct explain_watch *watch, const void *plan)
+{
+  struct explain_shared *shared = watch->shared;
+  struct imd_plan_cursor cursor = {.plan = plan};
+  const struct sock_filter *base = NULL;
+  uint32_t size = 0;
+  for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
+    if (step.op == IMD_OP_LOOPBACK)
+      shared->network = 1;
+    if (step.op == IMD_OP_SECCOMP)
+      base = (const void *)imd_plan_string_at(&step, 0, &size);
+    if (step.op != IMD_OP_EXPLAIN)
+      continue;
+    shared->halt = step.numbers[0] & IMD_EXPLAIN_HALT ? 1 : 0;
+    watch->program = base;
+    watch->length = size / sizeof *base;
+    shared->program_length = (uint32_t)watch->length;
+    memcpy(shared->program, base, size);
+  }
+}
+
+static int hand_over(int socket, int listener)
+{
+  char word = 'l';
+  union { struct cmsghdr align; char space[CMSG_SPACE(sizeof(int))]; } control = {.space = {0}};
+  struct iovec body = {&word, 1};
+  struct msghdr message = {
+      .msg_iov = &body, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+  struct cmsghdr *cmsg = CMSG_FIRSTHDR(&message);
+  cmsg->cmsg_level = SOL_SOCKET;
+  cmsg->cmsg_type = SCM_RIGHTS;
+  cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+  memcpy(CMSG_DATA(cmsg), &listener, sizeof listener);
+  return sendmsg(socket, &message, MSG_NOSIGNAL) == 1 ? 0 : -1;
+}
+
+int explain_watch_take(struct explain_watch *watch, int payload, int number, struct imd_error *err)
+{
+  watch->listener = pidfd_getfd(payload, number, 0);
+  if (watch->listener < 0)
+    return process_fail(err, "the listener of the filter");
+  if (hand_over(watch->init, watch->listener) < 0)
+    return process_fail(err, "PID 1, to explain");
+  return 0;
+}
+
+/* --- in PID 1's place -------------------------------------------------------------------------------------------- */
+
+static void answer(struct explain_watch *watch, const struct seccomp_notif *notif)
+{
+  struct seccomp_notif_resp said = {.id = notif->id};
+  explain_verdict(imd_seccomp_run(watch->program, watch->length, &notif->data, NULL), &said);
+  if (ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_SEND, &said) == 0 && said.error != 0)
+    watch->refused++;
+}
+
+static bool somebody_waits(const struct explain_watch *watch)
+{
+  struct pollfd listener = {.fd = watch->listener, .events = POLLIN};
+  return poll(&listener, 1, 0) > 0 && (listener.revents & POLLIN);
+}
+
+static void wake_up(int number)
+{
+  (void)number;
+}
+
+/*
+ * Takes what is there. PID 1 may come to itself between our look and our RECV, which has no way not to wait: an alarm
+ * ends that.
+ */
+static void serve(struct explain_watch *watch)
+{
+  union { struct seccomp_notif notif; char room[256]; } hand;
+  const struct sigaction waken = {.sa_handler = wake_up};
+  const struct itimerval often = {{0, ALARM_US}, {0, ALARM_US}}, never = {{0, 0}, {0, 0}};
+  sigaction(SIGALRM, &waken, NULL);
+  setitimer(ITIMER_REAL, &often, NULL);
+  for (unsigned i = 0; i < IMD_MAX_VIOLATIONS && somebody_waits(watch); i++) {
+    memset(&hand, 0, sizeof hand);
+    if (ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_RECV, &hand.notif) == 0)
+      answer(watch, &hand.notif);
+  }
+  setitimer(ITIMER_REAL, &never, NULL);
+}
+
+int explain_watch_fd(const struct explain_watch *watch)
+{
+  return watch->tick == 0 || watch->stalled ? watch->listener : -1;
+}
+
+static void note(struct explain_watch *watch, uint64_t now)
+{
+  watch->seen_id = watch->shared->hand.notif.id;
+  watch->seen_answered = watch->shared->answered;
+  watch->tick = now + TICK_NS;
+}
+
+void explain_watch_heard(struct explain_watch *watch, short events)
+{
+  if (!(events & POLLIN)) {
+    imd_close(&watch->listener);   /* nobody under the filter lives */
+    watch->tick = 0;
+  } else if (watch->stalled) {
+    serve(watch);
+  } else {
+    note(watch, imd_now_ns());
+  }
+}
+
+void explain_watch_look(struct explain_watch *watch, uint64_t now)
+{
+  struct seccomp_notif held;
+  memcpy(&held, &watch->shared->hand.notif, sizeof held);
+  const bool moved = held.id != watch->seen_id || watch->shared->answered != watch->seen_answered;
+  const bool waits = somebody_waits(watch);
+  note(watch, now);
+  if (moved) {
+    watch->stalled = false;
+  } else if (held.id != 0 || waits) {
+    if (held.id != 0 && !watch->stalled)
+      answer(watch, &held);
+    watch->stalled = true;
+    serve(watch);
+  } else if (!watch->stalled) {
+    watch->tick = 0;
+  }
+}
+
+/* --- what is told ------------------------------------------------------------------------------------------------ */
+
+uint64_t explain_watch_cpu(const struct explain_watch *watch)
+{
+  if (watch->length == 0 || watch->shared->answered == 0)
+    return 0;
+  struct timespec used;
+  clockid_t clock;
+  if (clock_getcpuclockid(watch->init_pid, &clock) != 0 || clock_gettime(clock, &used) < 0)
+    return 0;
+  const uint64_t now = (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
+  return now > watch->shared->cpu_before ? now - watch->shared->cpu_before : 0;
+}
+
+static size_t put(char *at, const struct explain_record *record)
+{
+  struct explain_record copy;
+  memcpy(&copy, record, sizeof copy);
+  if (copy.kind < 1 || copy.kind > IMD_VIOLATION_KINDS || copy.target_length > sizeof copy.target ||
+      copy.exe_length > sizeof copy.exe)
+    return 0;
+  struct imd_violation head = {.kind = copy.kind,
+                               .number = copy.number,
+                               .pid = copy.pid,
+                               .target_length = (uint16_t)copy.target_length,
+                               .exe_length = (uint16_t)copy.exe_length};
+  memcpy(head.argument, copy.argument, sizeof head.argument);
+  memcpy(at, &head, sizeof head);
+  memcpy(at + sizeof head, copy.target, copy.target_length);
+  memcpy(at + sizeof head + copy.target_length, copy.exe, copy.exe_length);
+  return sizeof head + copy.target_length + copy.exe_length;
+}
+
+size_t explain_watch_report(const struct explain_watch *watch, void *space)
+{
+  struct imd_violations head = {.records = 0};
+  const struct explain_shared *shared = watch->shared;
+  if (watch->length == 0)
+    return 0;
+  uint64_t all = 0;
+  for (uint32_t i = 0; i < IMD_VIOLATION_KINDS; i++)
+    all |= head.count[i] = shared->count[i];
+  head.count[IMD_VIOLATION_SYSCALL - 1] += watch->refused;
+  if ((all | watch->refused) == 0)
+    return 0;
+  size_t used = sizeof head;
+  uint32_t records = shared->records;
+  if (records > IMD_MAX_VIOLATIONS)
+    records = IMD_MAX_VIOLATIONS;
+  for (uint32_t i = 0; i < records; i++) {
+    const size_t size = put((char *)space + used, &shared->record[i]);
+    head.records += size > 0;
+    used += size;
+  }
+  memcpy(space, &head, sizeof head);
+  return used;
+}
