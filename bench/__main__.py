@@ -1,7 +1,7 @@
 """`make bench`: measure what the bars are about, print it, and write bench/results/.
 
-Exits 0 when no bar was missed, 1 when one was, 2 when it could not begin. A bar that cannot be measured here is "not
-shown", with the reason.
+Exits 0 when no bar was missed and no measurement failed, 1 when one did, 2 when it could not begin. A bar that cannot be
+measured here is "not shown", with the reason.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def measure(ground: Ground, only: Sequence[str]) -> list[Part]:
             part = row(ground)
         except (ImmuredError, OSError, RuntimeError, ValueError) as error:
             why = f"the measurement failed: {type(error).__name__}: {error}"
-            part = Part(", ".join(names), [bars.Shown(name, None, why) for name in names])
+            part = Part(", ".join(names), [bars.Shown(name, None, why, failed=True) for name in names])
         parts.append(part)
         print(f"bench: {', '.join(names)}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     return parts

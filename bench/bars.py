@@ -44,12 +44,16 @@ BARS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a row found for the bar `name`: its value, or why there is none. `how` is one line for the reader."""
+    """What a row found for the bar `name`: its value, or why there is none. `how` is one line for the reader.
+
+    `failed`: it should have been measured, and something broke; without it, what it takes is not there.
+    """
 
     name: str
     value: float | None
     how: str
     figures: dict[str, object] = field(default_factory=dict)
+    failed: bool = False
 
 
 class Verdict(Enum):
@@ -58,13 +62,16 @@ class Verdict(Enum):
     AIM = "holds, and the aim"
     HOLDS = "holds"
     MISSED = "MISSED"
+    FAILED = "FAILED"
     NOT_SHOWN = "not shown"
 
 
-def verdict(bar: Bar, value: float | None) -> Verdict:
-    """Of the value as it was measured, not as it is printed."""
+def verdict(shown: Shown, bar: Bar | None = None) -> Verdict:
+    """Of the value as it was measured, not as it is printed; the bar is the one of its name."""
+    bar = bar or BARS[shown.name]
+    value = shown.value
     if value is None:
-        return Verdict.NOT_SHOWN
+        return Verdict.FAILED if shown.failed else Verdict.NOT_SHOWN
 
     def reaches(mark: float) -> bool:
         return value >= mark if bar.more else value <= mark
@@ -75,8 +82,8 @@ def verdict(bar: Bar, value: float | None) -> Verdict:
 
 
 def good(shown: Iterable[Shown]) -> bool:
-    """No bar was missed. One that could not be measured is not shown, which is not the same."""
-    return all(verdict(BARS[one.name], one.value) is not Verdict.MISSED for one in shown)
+    """No bar was missed, and nothing broke. A bar that cannot be measured here is not shown, which is not the same."""
+    return not {verdict(one) for one in shown} & {Verdict.MISSED, Verdict.FAILED}
 
 
 def number(value: float, unit: str) -> str:
@@ -91,7 +98,7 @@ def table(shown: Iterable[Shown]) -> str:
     rows = ["| bar | what | measured | bar | aim | |", "|---|---|---:|---:|---:|---|"]
     rows += [
         f"| {bar.name} | {bar.what} | {'-' if one.value is None else number(one.value, bar.unit)} "
-        f"| {'>=' if bar.more else '<='} {bar.bar:g} | {bar.aim:g} | {verdict(bar, one.value).value} |"
+        f"| {'>=' if bar.more else '<='} {bar.bar:g} | {bar.aim:g} | {verdict(one).value} |"
         for bar in BARS.values()
         if (one := found.get(bar.name))
     ]

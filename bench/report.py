@@ -55,7 +55,7 @@ def as_json(where: str, parts: Sequence[Part]) -> str:
         {
             "machine": where,
             "bars": [
-                {**asdict(one), "bar": BARS[one.name].bar, "verdict": verdict(BARS[one.name], one.value).value}
+                {**asdict(one), "bar": BARS[one.name].bar, "verdict": verdict(one).value}
                 for part in parts
                 for one in part.shown
             ],

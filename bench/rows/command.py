@@ -21,7 +21,10 @@ def measure(ground: Ground) -> Part:
     beside = Path(sys.executable).with_name("immure")
     executable = str(beside) if beside.exists() else shutil.which("immure")
     if executable is None:
-        return Part("The command line", [Shown("command", None, "no `immure` beside this Python, and none on PATH")])
+        return Part(
+            "The command line",
+            [Shown("command", None, "no `immure` beside this Python, and none on PATH", failed=True)],
+        )
     os.environ.update(  # of the C parent, and so of the command
         IMMURE_SOCKET=str(ground.daemon.socket),
         IMMURE_KEY=str(ground.daemon.admin_key),

@@ -46,10 +46,14 @@ def measure(ground: Ground) -> Part:
         )
     except subprocess.CalledProcessError as error:
         said = (error.stderr.strip() or error.stdout.strip()).splitlines()[-1:]
-        return Part(title, [Shown("dying", None, f"{where}: exit status {error.returncode}: {' '.join(said)}")])
+        return Part(title, [_failed(f"{where}: exit status {error.returncode}: {' '.join(said)}")])
     except subprocess.TimeoutExpired:
-        return Part(title, [Shown("dying", None, f"{where}: no end after {seconds} s")])
+        return Part(title, [_failed(f"{where}: no end after {seconds} s")])
     return part(json.loads(done.stdout.splitlines()[-1]), where)
+
+
+def _failed(why: str) -> Shown:
+    return Shown("dying", None, why, failed=True)
 
 
 def part(told: dict[str, Any], where: str) -> Part:

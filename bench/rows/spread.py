@@ -26,7 +26,7 @@ def measure(ground: Ground) -> Part:
             result = client.run(["/tmp/compute", ROUNDS], files=files)
             if result.exit_code != 0:
                 why = f"the computation does not run inside: {result.cause} {result.stderr.decode()}"
-                return Part("A fixed computation", [Shown("spread", None, why)])
+                return Part("A fixed computation", [Shown("spread", None, why, failed=True)])
             inside.append(float(result.stdout.split()[0]))
     # The middle nine tenths: one interruption by the host is neither's spread.
     kept_in, kept_out = trimmed(inside), trimmed(outside)

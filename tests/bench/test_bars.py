@@ -22,12 +22,16 @@ MORE = Bar("more", "a rate", 2.0, 4.0, "x", more=True)
         (MORE, 1.999, Verdict.MISSED),
         (MORE, 2.0, Verdict.HOLDS),
         (MORE, 4.0, Verdict.AIM),
-        (LESS, None, Verdict.NOT_SHOWN),
         (MORE, None, Verdict.NOT_SHOWN),
     ],
 )
 def test_a_verdict(bar: Bar, value: float | None, found: Verdict) -> None:
-    assert verdict(bar, value) is found
+    assert verdict(Shown(bar.name, value, ""), bar) is found
+
+
+def test_what_broke_is_not_what_cannot_be_shown() -> None:
+    assert verdict(Shown("idle", None, "the daemon did not start", failed=True)) is Verdict.FAILED
+    assert not good([Shown("idle", None, "the daemon did not start", failed=True)])
 
 
 def test_only_a_missed_bar_is_bad() -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bench.bars import BARS, Verdict, verdict
+from bench.bars import Verdict, verdict
 from bench.ground import Part
 from bench.measure import block_size, burst, sporadic
 from bench.programs import Answering
@@ -108,7 +108,7 @@ def test_dying_cgroups_are_counted_against_live_ones() -> None:
     assert found.value == pytest.approx(2 / 33)
     assert found.how == "on this host: 2 dying and 33 live after 2000 runs that each wrote a file"
     leaking = part({"live": 1, "dying": 2000, "runs": 2000, "table": ""}, "on this host").shown[0]
-    assert verdict(BARS["dying"], leaking.value) is Verdict.MISSED
+    assert verdict(leaking) is Verdict.MISSED
 
 
 def test_the_file_has_every_sample() -> None:
