@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 /* The daemon decides when this ends, by closing its socket; no signal but SIGKILL does. Wardens unblock them all. */
@@ -47,6 +48,7 @@ int main(int argc, char **argv)
   settle_signals();
   settle_descriptors(&options);
   prctl(PR_SET_DUMPABLE, 0);
+  setrlimit(RLIMIT_CORE, &(struct rlimit){1, 1});   /* payloads' too, whatever a plan leaves out; plan.c */
   setsid();
   umask(022);
   if (chdir("/") < 0) {

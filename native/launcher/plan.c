@@ -364,6 +364,9 @@ static int check_meaning(const struct imd_plan_step *step, struct imd_error *err
   case IMD_OP_RLIMIT:
     if (check_at_most(numbers[0], RLIM_NLIMITS - 1, "resource", err) < 0)
       return -1;
+    /* At any other value a crash starts the host's handler of core dumps, which is root's. */
+    if (numbers[0] == RLIMIT_CORE && (numbers[1] != 1 || numbers[2] != 1))
+      return refuse(err, "a core size that is not 1");
     return check_at_most(numbers[1], numbers[2], "soft limit", err);
   case IMD_OP_AFFINITY:
     return check_affinity(numbers, string, length, err);
