@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -137,6 +138,13 @@ def test_an_unknown_profile_names_the_installed_ones() -> None:
 def test_a_fault_is_named(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse_profile("mine", text)
+
+
+def test_the_documents_example_is_a_profile() -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "syscalls.md").read_text()
+    example = next(block for block in text.split("```toml\n") if block.startswith("schema = 1"))
+    profile = parse_profile("example", example.partition("```")[0])
+    assert set(profile.rules) == {"sync", "syncfs", "sched_setaffinity"}
 
 
 def test_more_rules_than_a_filter_holds_are_refused() -> None:
