@@ -1,6 +1,6 @@
 """`make bench`: measure what the bars are about, print it, and write bench/results/.
 
-Exits 0 when no bar was missed and no measurement failed, 1 when one did, 2 when it could not begin. A bar that cannot be
+Exits 0 when no bar was missed and no measurement failed, else 1; 2 when it could not begin. A bar that cannot be
 measured here is "not shown", with the reason.
 """
 
