@@ -14,10 +14,9 @@ from immured.isolation.abi import AffinityFlag
 from immured.isolation.means import WEAKER, Means, means_of
 from immured.manifest.builtin import parse_map
 
-FOUR = {"cpus": 4, "cores": 0b1111}
-FULL = HostFacts(controllers=frozenset({"cpu", "memory", "pids", "io", "kill"}), cgroup="/sys/fs/cgroup/x", **FOUR)
-HYBRID = HostFacts(controllers=frozenset({"kill"}), cgroup="/sys/fs/cgroup/unified/x", **FOUR)
-BARE = HostFacts(**FOUR)
+BARE = HostFacts(cpus=4, cores=0b1111)
+FULL = replace(BARE, controllers=frozenset({"cpu", "memory", "pids", "io", "kill"}), cgroup="/sys/fs/cgroup/x")
+HYBRID = replace(BARE, controllers=frozenset({"kill"}), cgroup="/sys/fs/cgroup/unified/x")
 
 
 def means(facts: HostFacts, *, binds: bool = False, passed: frozenset[int] = frozenset(), **limits: Any) -> Means:
