@@ -68,5 +68,10 @@ def caller(daemon: ThrowawayDaemon, ground: Path) -> Iterator[Client]:
 
 
 @pytest.fixture
-def world(caller: Client, daemon: ThrowawayDaemon, ground: Path, cells: Callable[..., Cell]) -> World:
-    return World(caller, ground, cells, set_scene(caller, daemon, ground))
+def world(caller: Client, daemon: ThrowawayDaemon, ground: Path, request: pytest.FixtureRequest) -> World:
+    def cell() -> Cell:
+        """Made only for the ideas that need one."""
+        make: Callable[..., Cell] = request.getfixturevalue("cells")
+        return make()
+
+    return World(caller, ground, cell, set_scene(caller, daemon, ground))

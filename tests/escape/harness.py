@@ -217,7 +217,7 @@ class World:
 
     client: Client
     ground: Path
-    cells: Callable[..., Cell]
+    cell: Callable[[], Cell]
     scene: Callable[[Idea, bool], AbstractContextManager[Scene]]
 
     def contained(self, idea: Idea) -> tuple[Verdict, Outcome]:
@@ -257,7 +257,7 @@ class World:
         if kind == "scene":
             return in_sandbox(idea, scene, self.client)
         assert idea.control == "no filter", idea.control
-        return without_filter(idea, scene, self.cells())
+        return without_filter(idea, scene, self.cell())
 
     def lacking(self, idea: Idea) -> tuple[Verdict, Outcome]:
         """What root itself meets, of a kernel that lacks what the idea needs."""
