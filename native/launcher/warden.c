@@ -210,10 +210,10 @@ static void report(struct warden *warden, struct imd_outcome *outcome)
   if (collect_files(&warden->cell, &warden->run, &findings, &err) < 0)
     imd_log("nothing collected: %s", err.text);
   outcome->collected = findings.which;
-  const struct iovec body = {outcome, sizeof *outcome};
-  /* Who hears of the end may ask for the same processors at once. */
   const size_t violations = explain_watch_report(&warden->cell.explain, space);
   const struct iovec body[] = {{outcome, sizeof *outcome}, {space, violations}};
+  /* Who hears of the end may ask for the same processors at once. */
+  processors_release(&warden->run, warden->cell.config);
   tell_end(warden, IMD_EXITED, body, 2, &findings.fds);
   imd_fds_close(&findings.fds);
   /* What is left to do has time, and whoever waits for the outcome has not. */
