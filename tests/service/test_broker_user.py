@@ -10,7 +10,7 @@ import pytest
 
 from immured.errors import ConfigurationError
 from immured.host.ids import BROKER_IDS, SLOT_BASE, SLOT_SIZE
-from immured.service.broker_user import User, find_user, lock_id
+from immured.service.broker_user import ACCOUNT, User, find_user, lock_id
 
 STATE = Path("/var/lib/immured")
 NO_SLOTS = range(0)
@@ -89,3 +89,9 @@ def test_two_daemons_never_share_an_id_of_ours(tmp_path: Path) -> None:
 
 def test_an_account_needs_no_lock(tmp_path: Path) -> None:
     assert lock_id(tmp_path, User(993, 992, "immured")) == (User(993, 992, "immured"), None)
+
+
+def test_the_account_that_systemd_makes_is_the_one_that_is_looked_for() -> None:
+    lines = (Path(__file__).parents[2] / "systemd" / "sysusers.d" / "immured.conf").read_text().splitlines()
+    [account] = [line.split() for line in lines if line and not line.startswith("#")]
+    assert account[:3] == ["u", ACCOUNT, "-"]
