@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import signal
@@ -77,6 +78,16 @@ def run_under(program: bytes, command: Sequence[str], directory: Path) -> subpro
     return subprocess.run(
         runner, cwd=directory, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
+
+
+def taken(programs: Sequence[bytes]) -> list[bool]:
+    """Whether the kernel would take each of these programs."""
+    given = b"".join(struct.pack("=I", len(program)) + program for program in programs)
+    runner = [sys.executable, str(Path(__file__).with_name("takes.py"))]
+    done = subprocess.run(runner, input=given, capture_output=True, timeout=120, check=True)
+    answers = list(map(int, done.stdout.split()))
+    assert set(answers) <= {errno.EBUSY, errno.EINVAL}, "the kernel looked at something else first"
+    return [answer == errno.EBUSY for answer in answers]
 
 
 def host_numbers_are(architecture: str) -> bool:

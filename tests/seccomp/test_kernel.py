@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import random
 import signal
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from immured import _core
 from immured._abi import lib
 from immured.isolation import syscalls
 from immured.isolation.seccomp import AUDIT_ARCH, compile_profile, host_architecture
-from tests.seccomp.kernel import ALLOWED, ask, build_asker, death_of, run_under
+from tests.seccomp.kernel import ALLOWED, INSTRUCTION, ask, build_asker, death_of, run_under, taken
 from tests.seccomp.model import ALL, ALLOW, KILL, KILL_THREAD, LOG, LOW, NOTIFY, TRAP, errno_action
 from tests.seccomp.programs import ATTEMPT, PRESENT, PROGRAMS, REFUSALS
 from tests.seccomp.test_libseccomp import INTERESTING
@@ -36,6 +37,44 @@ def expected(program: bytes, number: int, arguments: tuple[int, ...]) -> int:
     if action == NOTIFY:
         return LISTENERLESS
     return ALLOWED if action == ALLOW else action & lib.SECCOMP_RET_DATA
+
+
+CODES = [
+    0x20, 0x20, 0x80, 0x81, 0x00, 0x01, 0x60, 0x61, 0x02, 0x03, 0x06, 0x16, 0x05, 0x15, 0x1D, 0x25, 0x2D, 0x35, 0x45,
+    0x04, 0x0C, 0x14, 0x24, 0x34, 0x3C, 0x44, 0x54, 0x5C, 0x64, 0x6C, 0x74, 0x84, 0x94, 0x9C, 0xA4, 0x07, 0x87,
+    0x28, 0x30, 0x40, 0xB1, 0x0E, 0x55, 0xFFFF,
+]  # fmt: skip
+"""Every instruction of classic BPF, and a few that are none."""
+WORDS = [0, 0, 0, 1, 2, 3, 4, 8, 12, 15, 16, 31, 32, 60, 61, 63, 64, LOW]
+
+
+def some_program(chance: random.Random) -> bytes:
+    """Now and then one that the kernel takes."""
+    count = chance.randint(1, 9)
+    rows = [
+        (chance.choice(CODES), chance.choice((0, 0, 0, 1, 3)), chance.choice((0, 0, 0, 1, 3)), chance.choice(WORDS))
+        for _ in range(count)
+    ]
+    return b"".join(
+        INSTRUCTION.pack(*row) for row in [*rows, (0x06, 0, 0, ALLOW)][: count + chance.choice((0, 1, 1, 1))]
+    )
+
+
+def the_interpreter_takes(program: bytes) -> bool:
+    try:
+        _core.seccomp_evaluate(program, AUDIT_ARCH[host_architecture()], 0)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_interpreter_takes_what_the_kernel_takes(seed: int) -> None:
+    chance = random.Random(seed)
+    programs = [some_program(chance) for _ in range(3000)]
+    answers = taken(programs)
+    assert 100 < sum(answers) < 2900
+    assert [the_interpreter_takes(program) for program in programs] == answers
 
 
 @pytest.mark.parametrize("explain", [False, True])
