@@ -418,6 +418,9 @@ def test_an_intent_that_never_becomes_durable_never_runs(tmp_path: Path) -> None
         entry = harness.ledger.entry
 
         class Never:
+            def is_durable(self) -> bool:
+                return False
+
             async def durable(self) -> None:
                 raise Refused("ledger_unavailable", "the disk is gone")
 

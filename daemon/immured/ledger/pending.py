@@ -40,7 +40,8 @@ class Completion:
     def failure(self) -> Refused | None:
         return self._failure
 
-    def _reached(self, seq: int) -> bool:
+    def reached(self, seq: int) -> bool:
+        """Whether the entry `seq` is durable. Raises Refused when it will never be."""
         if seq < self._count:
             return True
         if self._failure is not None:
@@ -51,7 +52,7 @@ class Completion:
         """Wait until the entry `seq` is durable. Raises Refused when it will never be."""
         loop = asyncio.get_running_loop()
         with self._lock:
-            if self._reached(seq):
+            if self.reached(seq):
                 return
             future: asyncio.Future[None] = loop.create_future()
             heapq.heappush(self._waiting.setdefault(loop, []), (seq, next(self._order), future))
@@ -60,7 +61,7 @@ class Completion:
     def wait(self, seq: int, timeout: float | None = None) -> None:
         """The same for a thread. Raises TimeoutError too, when `timeout` seconds have passed."""
         with self._moved:
-            if not self._moved.wait_for(lambda: self._reached(seq), timeout):
+            if not self._moved.wait_for(lambda: self.reached(seq), timeout):
                 raise TimeoutError(f"entry {seq} is not durable yet")
 
     def advance(self, count: int) -> None:
@@ -117,6 +118,10 @@ class Pending:
     def __init__(self, receipt: Receipt, completion: Completion) -> None:
         self.receipt = receipt
         self._completion = completion
+
+    def is_durable(self) -> bool:
+        """Whether it is, now. Raises Refused("ledger_unavailable") where it never will be."""
+        return self._completion.reached(self.receipt.seq)
 
     async def durable(self) -> Receipt:
         """Wait on the running event loop until the entry is durable. Raises Refused("ledger_unavailable")."""

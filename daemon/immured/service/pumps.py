@@ -51,7 +51,7 @@ class OutputBound:
 class Output:
     """One of stdout and stderr: captured, or sent on as data frames, digested either way.
 
-    `fd` is the pipe's read end, owned. `channel` None: captured.
+    `fd` is the pipe's read end, owned. `channel` None: captured. Nothing is read before `watch` or `drain`.
     """
 
     def __init__(self, name: str, fd: int, bound: OutputBound, re: bytes, channel: Channel | None) -> None:
@@ -64,11 +64,22 @@ class Output:
         self._digest = hashlib.sha256()
         self._length = 0
         self._kept = bytearray()
+        self._watched = False
         self._waiting_for_client = False
         self._draining = False
-        self._over = self._loop.create_future()
+        self._over: asyncio.Future[None] | None = None
         os.set_blocking(fd, False)
-        self._loop.add_reader(fd, self._readable)
+
+    def watch(self) -> None:
+        """Read from now on whatever comes. Twice is once."""
+        if self._fd is not None and not self._watched and not self._waiting_for_client:
+            self._watched = True
+            self._loop.add_reader(self._fd, self._read)
+
+    def _unwatch(self) -> None:
+        if self._fd is not None and self._watched:
+            self._watched = False
+            self._loop.remove_reader(self._fd)
 
     @property
     def streamed(self) -> bool:
@@ -97,11 +108,13 @@ class Output:
         reads slowly loses none of it.
         """
         self._draining = True
-        self._resume()
+        self._waiting_for_client = False
         left = _MAX_DRAIN
         while left > 0 and (taken := self._read()):
             left -= taken
         if self._fd is not None:
+            self._over = self._loop.create_future()
+            self.watch()
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._over
@@ -112,16 +125,12 @@ class Output:
 
     def close(self) -> None:
         """Read no more. Twice is once."""
+        self._unwatch()
         fd, self._fd = self._fd, None
         if fd is not None:
-            if not self._waiting_for_client:
-                self._loop.remove_reader(fd)
             os.close(fd)
-        if not self._over.done():
+        if self._over is not None and not self._over.done():
             self._over.set_result(None)
-
-    def _readable(self) -> None:
-        self._read()
 
     def _read(self) -> int:
         """One read. How many bytes came; 0: none for now, or its end."""
@@ -152,14 +161,13 @@ class Output:
             channel.send(data_body(self._re, self._name, data[start : start + MAX_DATA]))
         if channel.congested and not self._draining and not self._waiting_for_client and self._fd is not None:
             self._waiting_for_client = True
-            self._loop.remove_reader(self._fd)
+            self._unwatch()
             channel.when_drained(self._resume)
 
     def _resume(self) -> None:
         if self._waiting_for_client:
             self._waiting_for_client = False
-            if self._fd is not None:
-                self._loop.add_reader(self._fd, self._readable)
+            self.watch()
 
 
 class Input:

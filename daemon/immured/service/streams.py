@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from immured.service.channel import Channel
 from immured.service.pumps import Input, Output, OutputBound, make_pipe
@@ -17,6 +19,10 @@ Feeds = dict[tuple[Channel, bytes], Input]
 """Whose stdin a connection's data frames feed, by the nonce that they name."""
 
 _NAMES = ("stdin", "stdout", "stderr")
+
+_LOOK_S: Final = 0.002
+"""Captured output is first looked at after this long. What fits the pipes of a shorter run is read when it is over:
+two descriptors fewer to watch, and nobody woken by their ends while the outcome is on its way."""
 
 
 class Streams:
@@ -41,6 +47,7 @@ class Streams:
         self._theirs: list[int] = []  # ours to close; those passed are the request's
         self._outputs: dict[int, Output] = {}
         self._inputs: list[Input] = []  # one or none
+        self._first_look: asyncio.TimerHandle | None = None
         ends: list[int] = []
         try:
             ends.append(self._open_stdin(channel, stdin, fed=fed))
@@ -50,6 +57,10 @@ class Streams:
             self.close()
             raise
         self.payload_ends = tuple(ends)
+        if stream or limit is not None:
+            self._watch()
+        elif self._outputs:
+            self._first_look = asyncio.get_running_loop().call_later(_LOOK_S, self._watch)
         for source in self._inputs:
             if fed:
                 feeds[self._feed_key] = source
@@ -82,6 +93,7 @@ class Streams:
 
     async def drain(self, deadline: float) -> None:
         """The payload is dead: take what its pipes still hold, until the loop's time `deadline`."""
+        self._forget_look()
         self._close_input()
         for output in self._outputs.values():
             await output.drain(deadline)
@@ -89,9 +101,19 @@ class Streams:
     def close(self) -> None:
         """Close all that is still open. Twice is once."""
         self.close_payload_ends()
+        self._forget_look()
         self._close_input()
         for output in self._outputs.values():
             output.close()
+
+    def _watch(self) -> None:
+        for output in self._outputs.values():
+            output.watch()
+
+    def _forget_look(self) -> None:
+        if self._first_look is not None:
+            self._first_look.cancel()
+            self._first_look = None
 
     def _close_input(self) -> None:
         for source in self._inputs:

@@ -85,10 +85,11 @@ class _Execution:
         self._ending: Awaitable[Outcome] | None = None
         self._unsent: LauncherLostError | OSError | None = None
         self._intent: Pending | None = None
+        self._allowed: Receipt | None = None
         self._refused: Exception | None = None
 
     def begin(self) -> None:
-        """Send the plan and queue the intent; raises nothing."""
+        """Send the plan and queue the intent; where that is durable at once, let it go. Raises nothing."""
         service, request, live = self._service, self._request, self._live
         live.detach = self._arguments.detach
         if not live.detach:
@@ -114,6 +115,8 @@ class _Execution:
                 reserves_outcome=True,
                 alone=len(service.registry) == 1,
             )
+            if self._intent.is_durable():
+                self._allow(self._intent)
         except Exception as error:  # noqa: BLE001 - raised again once the cell is called off
             self._refused = error
 
@@ -132,22 +135,30 @@ class _Execution:
     async def _until_allowed(self) -> Receipt:
         """The intent's receipt, once it is durable. Raises Refused, and nothing will run, where it never will be."""
         try:
-            if self._intent is None:
+            if self._intent is None or self._refused is not None:
                 raise self._refused or AssertionError
-            durable = await self._intent.durable()
+            await self._intent.durable()
         except Exception:
             await self._call_off()
             raise
+        return self._allowed or self._allow(self._intent)
+
+    def _allow(self, intent: Pending) -> Receipt:
+        """The intent is durable: from here on the command has acted, and its payload may."""
         self._request.acted = True
-        self._request.claim.intent = receipt = Receipt(durable.seq, durable.leaf)
-        return receipt
+        self._request.claim.intent = self._allowed = Receipt(*intent.receipt)
+        if self._ending is not None and not self._live.killed:
+            self._live.state = RunState.RUNNING
+            self._service.launcher.go(self._live.number)
+        return self._allowed
 
     async def _until_over(self, intent: Receipt) -> Outcome:
         """How it ended. Raises LauncherLostError, and the ledger says so too."""
         try:
             if self._unsent is not None:
                 raise self._unsent
-            return await self._go()
+            assert self._ending is not None  # noqa: S101 - else `_unsent` says why
+            return await self._ending
         except LauncherLostError as error:
             data = {"sandbox": self._live.sandbox, "intent": intent.seq, "reason": error.message}
             with contextlib.suppress(Refused):
@@ -159,13 +170,6 @@ class _Execution:
             raise
         except OSError as error:
             return Outcome(Failed(Stage.CELL, None, error.errno or 0, os.strerror(error.errno or 0)))
-
-    async def _go(self) -> Outcome:
-        assert self._ending is not None  # noqa: S101 - else `_unsent` says why
-        if not self._live.killed:
-            self._live.state = RunState.RUNNING
-            self._service.launcher.go(self._live.number)
-        return await self._ending
 
     async def _call_off(self) -> None:
         """There is no durable intent, so nothing may run: have the cell torn down."""
