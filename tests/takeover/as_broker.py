@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from immured.host.ids import preferred_broker_id
@@ -89,15 +90,15 @@ def attempts(
     yield "exec by descriptor", lambda: call("execveat", -1, nowhere, None, None, 0)
     yield "fork", fork
     for name, pid in (("launcher", launcher), ("warden", warden), ("init", 1)):
-        yield f"signal {name}", lambda pid=pid: os.kill(pid, 0)
-        yield f"pidfd of {name}", lambda pid=pid: os.close(os.pidfd_open(pid))
-        yield f"memory of {name}", lambda pid=pid: opened(f"/proc/{pid}/mem", os.O_RDONLY)
-        yield f"environment of {name}", lambda pid=pid: opened(f"/proc/{pid}/environ", os.O_RDONLY)
-        yield f"root of {name}", lambda pid=pid: os.listdir(f"/proc/{pid}/root/")
-        yield f"descriptors of {name}", lambda pid=pid: os.listdir(f"/proc/{pid}/fd")
-        yield f"limits of {name}", lambda pid=pid: call("prlimit64", pid, 7, None, (ctypes.c_uint64 * 2)())
-        yield f"ptrace {name}", lambda pid=pid: call("ptrace", 0x4206, pid, 0, 0)  # SEIZE
-        yield f"oom score of {name}", lambda pid=pid: opened(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
+        yield f"signal {name}", partial(os.kill, pid, 0)
+        yield f"pidfd of {name}", partial(os.pidfd_open, pid)
+        yield f"memory of {name}", partial(opened, f"/proc/{pid}/mem", os.O_RDONLY)
+        yield f"environment of {name}", partial(opened, f"/proc/{pid}/environ", os.O_RDONLY)
+        yield f"root of {name}", partial(os.listdir, f"/proc/{pid}/root/")
+        yield f"descriptors of {name}", partial(os.listdir, f"/proc/{pid}/fd")
+        yield f"limits of {name}", partial(call, "prlimit64", pid, 7, None, (ctypes.c_uint64 * 2)())
+        yield f"ptrace {name}", partial(call, "ptrace", 0x4206, pid, 0, 0)  # SEIZE
+        yield f"oom score of {name}", partial(opened, f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
     yield "trace me", lambda: call("ptrace", 0, 0, 0, 0)
     yield "read /etc/shadow", lambda: opened("/etc/shadow", os.O_RDONLY)
     yield "read the admin's key", lambda: opened(str(paths.admin_key), os.O_RDONLY)
@@ -122,8 +123,8 @@ def attempts(
     yield "set uid of a payload", lambda: os.setresuid(0x70000000 + 1000, -1, -1)
     yield "set groups", lambda: os.setgroups([0])
     for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET, 38, 40):
-        yield f"socket of family {int(family)}", lambda family=family: socket.socket(family, socket.SOCK_DGRAM).close()
-    yield "socket pair", lambda: [one.close() for one in socket.socketpair()]
+        yield f"socket of family {int(family)}", partial(socket.socket, family, socket.SOCK_DGRAM)
+    yield "socket pair", socket.socketpair
     yield "abstract socket", lambda: datagram(held, abstract)
     yield "user namespace", lambda: call("unshare", 0x10000000)
     yield "mount namespace", lambda: call("unshare", 0x00020000)
@@ -133,7 +134,7 @@ def attempts(
     for name in ("bpf", "io_uring_setup", "keyctl", "perf_event_open", "userfaultfd", "process_vm_readv", "pidfd_getfd",
                  "kcmp", "name_to_handle_at", "open_by_handle_at", "open_tree", "fsopen", "init_module", "chroot",
                  "pivot_root", "seccomp", "capset"):  # fmt: skip
-        yield name, lambda name=name: call(name, -1, 0, 0, 0, 0, 0)
+        yield name, partial(call, name, -1, 0, 0, 0, 0, 0)
 
 
 def allowed(paths: Paths) -> Iterator[tuple[str, Attempt]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import itertools
 import os
 import resource
 import select
@@ -38,13 +39,18 @@ SLOT_BASE = 0x6200_0000
 SLOTS = 8
 ALLOW_ALL = struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000)
 GOT = b"got it"
+NAMES = itertools.count()
+
+
+def cgroup(tenant: bytes, sandbox: bytes) -> Step:
+    return Step(Op.CGROUP, (0, 0, 0, 0, 0), (tenant, sandbox))
 
 
 def steps(**changes: Step | Sequence[Step] | None) -> list[Step]:
     """An honest plan for the witness, with steps replaced, added (by a new name, at its place) or left out (None)."""
     whole: dict[str, Step | Sequence[Step] | None] = {
         "deadlines": Step(Op.DEADLINES, (10**10, 0, 1)),
-        "cgroup": Step(Op.CGROUP, (0, 0, 0, 0, 0), (b"t", b"s-1")),
+        "cgroup": cgroup(b"t", b"s-%d" % next(NAMES)),
         "collect": None,
         "rootfs": None,
         "mounts": None,
@@ -84,7 +90,8 @@ class Takeover(Broker):
         """The launcher still does what it is for."""
         with self.connection() as connection:
             packet, written = self.try_run(connection, pack(steps()))
-        assert packet.exited.cause == Cause.EXITED, packet
+        assert packet.type == Message.EXITED, packet.failed
+        assert packet.exited.cause == Cause.EXITED
         assert written == GOT + b"\n"
 
 
@@ -154,10 +161,6 @@ def test_the_witness_does_run_when_all_is_right(launcher: Takeover) -> None:
 
 def bind(source: str, flags: int = 0, target: str = "/mnt") -> Step:
     return Step(Op.BIND, (flags,), (source.encode(), target.encode()))
-
-
-def cgroup(tenant: bytes, sandbox: bytes) -> Step:
-    return Step(Op.CGROUP, (0, 0, 0, 0, 0), (tenant, sandbox))
 
 
 WALLS = ("deadlines", "cgroup", "seal", "identity", "drop", "no_new_privs", "seccomp", "exec")
@@ -321,7 +324,7 @@ def test_a_low_peers_connection_gives_a_low_peers_rights_whoever_else_is_connect
 
 @contextlib.contextmanager
 def descriptor(kind: str, launcher: Takeover) -> Iterator[int]:
-    sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sockets, poll = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET), select.epoll()
     makers: dict[str, Callable[[], int]] = {
         "a directory": lambda: os.open("/", os.O_RDONLY),
         "a path": lambda: os.open("/etc/passwd", os.O_PATH),
@@ -333,7 +336,7 @@ def descriptor(kind: str, launcher: Takeover) -> Iterator[int]:
         "the control socket": lambda: os.dup(launcher.sock.fileno()),
         "the wardens' socket": lambda: os.dup(launcher.ends.fileno()),
         "a packet socket": lambda: os.dup(sockets[0].fileno()),
-        "a poll": lambda: os.dup(select.epoll().fileno()),
+        "a poll": lambda: os.dup(poll.fileno()),
         "an event": lambda: os.eventfd(0) if hasattr(os, "eventfd") else os.open("/dev/zero", os.O_RDONLY),
     }
     fd = makers[kind]()
@@ -341,6 +344,7 @@ def descriptor(kind: str, launcher: Takeover) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+        poll.close()
         for one in sockets:
             one.close()
 
@@ -364,6 +368,30 @@ def test_no_descriptor_that_leads_anywhere_else_becomes_the_payloads(launcher: T
         assert launcher.of_run(run).failed.stage == Stage.PROCESS
         assert os.read(read, 1) == b""
         os.close(read)
+
+
+JOIN = """
+import ctypes, sys
+libc = ctypes.CDLL(None, use_errno=True)
+answers = [libc.setns(0, 0) and ctypes.get_errno()]
+print(answers, libc.unshare(0x10000000) and ctypes.get_errno() in (1, 28))
+"""
+
+
+@pytest.mark.parametrize("kind", ["user", "mnt", "net", "pid", "cgroup", "ipc", "uts"])
+def test_a_namespace_of_the_hosts_that_is_handed_in_cannot_be_joined(launcher: Takeover, kind: str) -> None:
+    """It calls itself a regular file. With every call allowed, the kernel itself says no: there is no right left."""
+    namespace = os.open(f"/proc/self/ns/{kind}", os.O_RDONLY)
+    program = Step(Op.EXEC, (3,), (b"/", b"/usr/bin/python3", b"-c", JOIN.encode()))
+    read, write = os.pipe()
+    with launcher.connection() as connection:
+        run = launcher.prepare(connection, pack(steps(exec=program)), fds=[namespace, write, launcher.null])
+        os.close(write)
+        launcher.go(run)
+        launcher.of_run(run)
+    os.close(namespace)
+    with os.fdopen(read) as output:
+        assert output.read() == "[1] True\n"
 
 
 def gate_of(fd: int) -> Callable[[Takeover, int, bytes], int]:
@@ -543,16 +571,10 @@ def test_a_flood_of_what_is_refused_costs_the_launcher_no_memory_and_nobody_else
 
 def test_more_runs_than_cells_wait_and_none_shares_a_cell(launcher: Takeover) -> None:
     with launcher.connection() as connection:
-        plan = pack(steps(exec=Step(Op.EXEC, (2,), (b"/", b"/bin/sleep", b"1000"))))
-        runs = [
-            launcher.prepare(connection, plan.replace(b"s-1\0", b"s-%c\0" % (97 + number)))
-            for number in range(SLOTS + 4)
-        ]
+        sleeper = Step(Op.EXEC, (2,), (b"/", b"/bin/sleep", b"1000"))
+        runs = [launcher.prepare(connection, pack(steps(exec=sleeper))) for _ in range(SLOTS + 4)]
         for run in runs:
             launcher.go(run)
-        sleeping = lambda: [  # noqa: E731
-            entry.stat().st_uid for entry in Path("/proc").iterdir() if entry.name.isdigit() and _is_sleeper(entry)
-        ]
         assert eventually(lambda: len(sleeping()) >= SLOTS - 4)
         time.sleep(0.2)
         uids = sleeping()
@@ -562,6 +584,11 @@ def test_more_runs_than_cells_wait_and_none_shares_a_cell(launcher: Takeover) ->
             launcher.kill(run)
         for run in runs:
             launcher.of_run(run)
+
+
+def sleeping() -> list[int]:
+    """The uid of each payload that sleeps."""
+    return [entry.stat().st_uid for entry in Path("/proc").iterdir() if entry.name.isdigit() and _is_sleeper(entry)]
 
 
 def _is_sleeper(entry: Path) -> bool:
@@ -627,11 +654,11 @@ def test_descriptors_where_none_belong_are_dropped(launcher: Takeover) -> None:
 def test_a_sandbox_cannot_be_named_twice_at_a_time(launcher: Takeover) -> None:
     """Its cgroup is its own: a second run in it would be killed, counted and limited with the first."""
     with launcher.connection() as connection:
-        sleeper = pack(steps(exec=Step(Op.EXEC, (2,), (b"/", b"/bin/sleep", b"1000"))))
-        first = launcher.prepare(connection, sleeper)
+        sleeper = Step(Op.EXEC, (2,), (b"/", b"/bin/sleep", b"1000"))
+        first = launcher.prepare(connection, pack(steps(cgroup=cgroup(b"t", b"mine"), exec=sleeper)))
         launcher.go(first)
         assert eventually(lambda: any(_is_sleeper(entry) for entry in Path("/proc").iterdir()))
-        second, written = launcher.try_run(connection, pack(steps()))
+        second, written = launcher.try_run(connection, pack(steps(cgroup=cgroup(b"t", b"mine"))))
         assert (second.failed.stage, written) == (Stage.CGROUP, b"")
         launcher.kill(first)
         launcher.of_run(first)
