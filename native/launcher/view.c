@@ -25,7 +25,7 @@ static const char *const proc_masked[] = {
     "acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list",
     "timer_stats",
 };
-static const char *const proc_read_only[] = {"bus", "fs", "irq", "sys", "sysrq-trigger"};
+static const char *const proc_read_only[] = {"bus", "fs", "irq", "pressure", "sys", "sysrq-trigger"};
 
 int view_cover(const struct view *view, int target, bool directory)
 {

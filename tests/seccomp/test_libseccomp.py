@@ -134,6 +134,7 @@ ALTERNATIVES: dict[str, Alternatives] = {
     ],
 }
 TERMINAL = (0x5412, 0x541C, 0x5423, 0x541D)
+OTHERS_FILES = (1024, 1026, 1040)  # F_SETLEASE, F_NOTIFY, F_SETDELEG
 
 
 def independent(profile: str, architecture: Architecture) -> tuple[bytes, bytes, set[str]]:
@@ -148,7 +149,8 @@ def independent(profile: str, architecture: Architecture) -> tuple[bytes, bytes,
     with ls.new_filter(ALLOW, KILL, architecture) as second:
         for request in TERMINAL:
             second.rule(REFUSED, _rule_number("ioctl"), int_is(1, request))
-        second.rule(REFUSED, _rule_number("fcntl"), int_is(1, 1026))
+        for command in OTHERS_FILES:
+            second.rule(REFUSED, _rule_number("fcntl"), int_is(1, command))
         second.rule(REFUSED, _rule_number("setrlimit"), int_is(0, 4))
         second.rule(REFUSED, _rule_number("prlimit64"), int_is(1, 4), (2, ls.NE, 0, 0))
         return program, second.export(), known
@@ -166,7 +168,7 @@ def _resolves(name: str, architecture: Architecture) -> bool:
 
 
 INTERESTING = sorted(
-    {0, 1, 2, 4, 5, 6, 10, 16, 17, 38, 40, 58, 262, 1026}
+    {0, 1, 2, 4, 5, 6, 10, 16, 17, 38, 40, 58, 262, *OTHERS_FILES}
     | {0o4000, 0o2000, 0o6755, 0o755, 0o104755, 0o20600, 0o10644, 0o140777}
     | {0o100, 0o101, 0o1101, 0o20200000, 0o20000000, 0o40000, 0x11, 0x10000000, 0x20000, 0x40000, 0x02000000, 0x80}
     | {*TERMINAL, 0x5401, LOW, 1 << 32, (1 << 32) | 0x5412, (1 << 32) | 0o4755, (1 << 32) | 2, ALL}
