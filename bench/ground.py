@@ -35,11 +35,12 @@ class Effort:
     spread: int = 200
     commands: int = 100
     vm_runs: int = 2_000
+    vm_runners: bool = True
 
     @classmethod
     def quick(cls) -> Effort:
         """Enough to see that everything works, not to believe a percentage."""
-        return cls(200, 50, 30, 300, 2, 100, 2.0, 4, 40, 20, 200)
+        return cls(200, 50, 30, 300, 2, 100, 2.0, 4, 40, 20, 100, vm_runners=False)
 
 
 @dataclass(slots=True)

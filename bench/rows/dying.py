@@ -24,7 +24,8 @@ RUN_SECONDS = 0.2
 
 def measure(ground: Ground) -> Part:
     title = "A whole cgroup v2"
-    inside = [sys.executable, "-m", "bench.inside_vm", "--runs", str(ground.effort.vm_runs)]
+    runners = "--runners" if ground.effort.vm_runners else "--no-runners"
+    inside = [sys.executable, "-m", "bench.inside_vm", "--runs", str(ground.effort.vm_runs), runners]
     seconds = round(BOOT_SECONDS + RUN_SECONDS * ground.effort.vm_runs)
     runner = vm_runner()
     if host_has_cgroup2():
