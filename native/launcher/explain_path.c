@@ -350,13 +350,24 @@ bool explain_exists(const struct explain_path *path)
   return place.target >= 0;
 }
 
+/* Where a relative path starts, by name. */
+static ssize_t base_text(const struct explain_path *path, char *text, size_t size)
+{
+  char name[PREFIX];
+  base_name(path, name, sizeof name);
+  const ssize_t got = readlinkat(AT_FDCWD, name, text, size);
+  if (got >= 0 || errno != EACCES || path->dir < 0)
+    return got;
+  cleanup_fd int fd = borrow(path);
+  snprintf(name, sizeof name, "1/fd/%d", fd);
+  return fd < 0 ? -1 : readlinkat(AT_FDCWD, name, text, size);
+}
+
 size_t explain_path_text(const struct explain_path *path, char *text, size_t size)
 {
   size_t used = 0;
   if (!is_absolute(path)) {
-    char name[PREFIX];
-    base_name(path, name, sizeof name);
-    const ssize_t got = readlinkat(AT_FDCWD, name, text, size);
+    const ssize_t got = base_text(path, text, size);
     used = got > 0 ? (size_t)got : 0;
     if (path->text && used > 0 && used < size && text[used - 1] != '/')
       text[used++] = '/';

@@ -15,7 +15,7 @@
 
 /* Twice in the time within which somebody answers: what is seen twice has waited for one of these at least. */
 #define TICK_NS (EXPLAIN_PATIENCE_MS / 2 * 1000000ull)
-enum { ALARM_US = 5000 };
+enum { ALARM_US = 5000, AT_ONCE = 64 };
 
 #define process_fail(err, ...) imd_fail((err), IMD_STAGE_PROCESS, errno, __VA_ARGS__)
 
@@ -86,8 +86,10 @@ static void answer(struct explain_watch *watch, const struct seccomp_notif *noti
 {
   struct seccomp_notif_resp said = {.id = notif->id};
   explain_verdict(imd_seccomp_run(watch->program, watch->length, &notif->data, NULL), &said);
-  if (ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_SEND, &said) == 0 && said.error != 0)
-    watch->refused++;
+  if (ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_SEND, &said) < 0)
+    return;
+  watch->unexplained++;
+  watch->refused += said.error != 0;
 }
 
 static bool somebody_waits(const struct explain_watch *watch)
@@ -101,6 +103,11 @@ static void wake_up(int number)
   (void)number;
 }
 
+static bool has_moved(const struct explain_watch *watch)
+{
+  return watch->shared->hand.notif.id != watch->seen_id || watch->shared->answered != watch->seen_answered;
+}
+
 /*
  * Takes what is there. PID 1 may come to itself between our look and our RECV, which has no way not to wait: an alarm
  * ends that.
@@ -112,7 +119,7 @@ static void serve(struct explain_watch *watch)
   const struct itimerval often = {{0, ALARM_US}, {0, ALARM_US}}, never = {{0, 0}, {0, 0}};
   sigaction(SIGALRM, &waken, NULL);
   setitimer(ITIMER_REAL, &often, NULL);
-  for (unsigned i = 0; i < IMD_MAX_VIOLATIONS && somebody_waits(watch); i++) {
+  for (unsigned i = 0; i < AT_ONCE && !has_moved(watch) && somebody_waits(watch); i++) {
     memset(&hand, 0, sizeof hand);
     if (ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_RECV, &hand.notif) == 0)
       answer(watch, &hand.notif);
@@ -137,9 +144,10 @@ void explain_watch_heard(struct explain_watch *watch, short events)
   if (!(events & POLLIN)) {
     imd_close(&watch->listener);   /* nobody under the filter lives */
     watch->tick = 0;
-  } else if (watch->stalled) {
+  } else if (watch->stalled && !has_moved(watch)) {
     serve(watch);
   } else {
+    watch->stalled = false;
     note(watch, imd_now_ns());
   }
 }
@@ -148,7 +156,7 @@ void explain_watch_look(struct explain_watch *watch, uint64_t now)
 {
   struct seccomp_notif held;
   memcpy(&held, &watch->shared->hand.notif, sizeof held);
-  const bool moved = held.id != watch->seen_id || watch->shared->answered != watch->seen_answered;
+  const bool moved = has_moved(watch);
   const bool waits = somebody_waits(watch);
   note(watch, now);
   if (moved) {
@@ -158,7 +166,9 @@ void explain_watch_look(struct explain_watch *watch, uint64_t now)
       answer(watch, &held);
     watch->stalled = true;
     serve(watch);
-  } else if (!watch->stalled) {
+  } else {
+    /* Idle, as far as can be seen: the next call is PID 1's again. */
+    watch->stalled = false;
     watch->tick = 0;
   }
 }
@@ -198,7 +208,7 @@ static size_t put(char *at, const struct explain_record *record)
 
 size_t explain_watch_report(const struct explain_watch *watch, void *space)
 {
-  struct imd_violations head = {.records = 0};
+  struct imd_violations head = {.unexplained = watch->unexplained};
   const struct explain_shared *shared = watch->shared;
   if (watch->length == 0)
     return 0;
@@ -206,7 +216,7 @@ size_t explain_watch_report(const struct explain_watch *watch, void *space)
   for (uint32_t i = 0; i < IMD_VIOLATION_KINDS; i++)
     all |= head.count[i] = shared->count[i];
   head.count[IMD_VIOLATION_SYSCALL - 1] += watch->refused;
-  if ((all | watch->refused) == 0)
+  if ((all | watch->unexplained) == 0)
     return 0;
   size_t used = sizeof head;
   uint32_t records = shared->records;

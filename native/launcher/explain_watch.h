@@ -22,7 +22,7 @@ struct explain_watch {
   uint64_t tick;                   /* when to see whether PID 1 keeps up; 0: it is idle, the listener is watched */
   uint64_t seen_id, seen_answered; /* what it was at last time */
   bool stalled;                    /* it does not: we answer at once */
-  uint64_t refused;                /* calls that we refused in its place, unnamed */
+  uint32_t unexplained, refused;   /* calls that we answered in its place, and refused of them */
 };
 
 /* At parking: what PID 1 and the payload's process inherit. */

@@ -153,7 +153,8 @@ enum imd_violation_kind {
 
 /* Then `records` times struct imd_violation, each with its target and its exe behind it; nothing is aligned. */
 struct imd_violations {
-  uint32_t records, reserved;
+  uint32_t records;
+  uint32_t unexplained;            /* calls that were answered without a look at what they name: PID 1 was slow */
   uint64_t count[3];               /* by kind, from 1: those without a record too */
 };
 /* The number and arguments are the kernel's; target and exe were read from the process, which may have lied. */

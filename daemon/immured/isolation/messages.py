@@ -134,6 +134,7 @@ class Exited:
     collected: int = 0
     violations: tuple[Violation, ...] = field(default=(), kw_only=True)
     violation_counts: tuple[int, ...] = field(default=(), kw_only=True)
+    unexplained: int = field(default=0, kw_only=True)
 
 
 LOST: Final = Exited(Cause.KILLED, Measured(0), os.CLD_KILLED, signal.SIGKILL, stragglers=1)
@@ -199,18 +200,25 @@ def parse_failed(body: bytes) -> Failed:
 def parse_exited(body: bytes) -> Exited:
     """Raises ProtocolError on a cause or a kind of violation that this build does not know, or a record cut short."""
     cause, measured, *rest = _unpack(_OUTCOME, body)
-    violations, counts = _violations(body[_OUTCOME.size :])
+    violations, counts, unexplained = _violations(body[_OUTCOME.size :])
     try:
-        return Exited(Cause(cause), Measured(measured), *rest, violations=violations, violation_counts=counts)
+        return Exited(
+            Cause(cause),
+            Measured(measured),
+            *rest,
+            violations=violations,
+            violation_counts=counts,
+            unexplained=unexplained,
+        )
     except ValueError as error:
         raise ProtocolError(f"EXITED for the unknown cause {cause}") from error
 
 
-def _violations(body: bytes) -> tuple[tuple[Violation, ...], tuple[int, ...]]:
-    """The records, and how many there were of each kind. Nothing for nothing."""
+def _violations(body: bytes) -> tuple[tuple[Violation, ...], tuple[int, ...], int]:
+    """The records, how many there were of each kind, how many calls nobody looked at. Nothing for nothing."""
     if not body:
-        return (), ()
-    records, _, *counts = _unpack(_VIOLATIONS, body)
+        return (), (), 0
+    records, unexplained, *counts = _unpack(_VIOLATIONS, body)
     found: list[Violation] = []
     at = _VIOLATIONS.size
     for _ in range(records):
@@ -228,7 +236,7 @@ def _violations(body: bytes) -> tuple[tuple[Violation, ...], tuple[int, ...]]:
         at += target + exe
     if at != len(body):
         raise ProtocolError("EXITED with more than its violations")
-    return tuple(found), tuple(counts)
+    return tuple(found), tuple(counts), unexplained
 
 
 def _unpack(form: struct.Struct, body: bytes) -> tuple[int, ...]:

@@ -66,6 +66,8 @@ def _events(report: Exited) -> dict[str, object]:
         events |= {name: count for name, count in counted.items() if count}
     if report.measured & Measured.PIDS and report.pids_max_events:
         events["pids_max"] = report.pids_max_events
+    if report.unexplained:
+        events["unexplained"] = report.unexplained
     if report.stragglers:
         events["stragglers"] = True
     return events
@@ -83,6 +85,7 @@ _CODES: Final[dict[Stage, tuple[str, str]]] = {
     Stage.CWD: ("cwd_missing", "name a directory that exists inside; bind it, or leave cwd out"),
 }
 _PROCESSORS: Final = ("processors_taken", "let another run with limits.pin end first, or ask for fewer processors")
+_PROCESSORS_GONE: Final = ("setup_failed", "name processors that are still there, and restart the daemon to have it count")
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _BUSY: Final = frozenset({errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EMFILE, errno.ENFILE})
 
@@ -112,8 +115,8 @@ def _code(report: Failed) -> tuple[str, str]:
         if report.errno in _MISSING:
             return "path_missing", "name a path that exists for the caller, or mark it optional"
         return "path_denied", "name a path that the caller can open itself, or have the operator grant it (config.toml)"
-    if report.stage is Stage.PROCESSORS and report.errno == errno.EBUSY:
-        return _PROCESSORS
+    if report.stage is Stage.PROCESSORS:
+        return _PROCESSORS if report.errno == errno.EBUSY else _PROCESSORS_GONE
     if report.stage is Stage.EXEC:
         return _exec_code(report.errno)
     if report.errno in _BUSY:

@@ -1,0 +1,289 @@
+"""PID 1, which explains: what is done to it, what it may do, and what comes of it when it is slow, flooded or raced."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from immured.isolation import abi
+from immured.isolation.abi import Cause, Op, ViolationKind
+from immured.isolation.messages import Exited
+from immured.isolation.plan import Step
+from immured.isolation.seccomp import compile_profile
+from tests.warden.cell import Cell, Pipes, Run, Wish, bind, python
+
+BASE = compile_profile("default")
+EXPLAINED = compile_profile("default", explain=True)
+CAP_SYS_PTRACE = 1 << 19
+PATIENCE_S = 20.0
+MOST = abi.MAX_VIOLATIONS
+
+
+def explained(argv: list[str], *, halt: bool = False, programs: Path | None = None) -> Wish:
+    mounts = [bind(programs, "/programs")] if programs else []
+    return Wish(argv, program=BASE, explained=EXPLAINED, halt=halt, mounts=mounts)
+
+
+def init_of(cell: Cell) -> int:
+    """PID 1, as the host counts."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        for child in Path(f"/proc/{cell.process.pid}/task/{cell.process.pid}/children").read_text().split():
+            names = dict(line.split(":\t", 1) for line in Path(f"/proc/{child}/status").read_text().splitlines())
+            if names["NSpid"].split()[-1] == "1":
+                return int(child)
+    raise TimeoutError("no PID 1")
+
+
+class Going:
+    """A run that is under way."""
+
+    def __init__(self, cell: Cell, wish: Wish, stdin: bytes = b"") -> None:
+        self.cell = cell
+        self.pipes = Pipes(stdin)
+        cell.order(wish.packed(), self.pipes.theirs)
+        self.pipes.close_theirs()
+        cell.go()
+
+    def end(self) -> Run:
+        report, files = self.cell.outcome()
+        assert isinstance(report, Exited), report
+        return Run(report, *self.pipes.read_all(), files)
+
+
+# Once there was time to stop PID 1: what should be refused and what should not, and how long the slowest took.
+WORK = """
+import ctypes, errno, os, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+time.sleep(0.3)
+def unshare():
+    if libc.unshare(0x10000000) < 0: raise OSError(ctypes.get_errno(), "unshare")
+results, slowest = [], 0
+for act in (
+    lambda: os.open("/tmp/allowed", os.O_WRONLY | os.O_CREAT), lambda: os.open("/usr/new", os.O_WRONLY | os.O_CREAT),
+    unshare, lambda: os.mkdir("/tmp/made"), lambda: os.chmod("/tmp/made", 0o4700),
+):
+    before = time.monotonic()
+    try:
+        act()
+        results.append("0")
+    except OSError as error:
+        results.append(errno.errorcode[error.errno])
+    slowest = max(slowest, time.monotonic() - before)
+print(*results, slowest)
+"""
+
+
+def test_pid_1_may_look_into_the_payload_and_do_nothing_else(cell: Cell) -> None:
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{init_of(cell)}/status").read_text().splitlines())
+    assert {int(status[name], 16) for name in ("CapEff", "CapPrm")} == {CAP_SYS_PTRACE}
+    assert {int(status[name], 16) for name in ("CapInh", "CapBnd", "CapAmb")} == {0}
+    assert (status["Seccomp"], status["NoNewPrivs"]) == ("2", "1")
+    uids = [int(one) - cell.slot_base for one in status["Uid"].split()]
+    assert uids == [0, 0, 0, abi.PAYLOAD_ID]
+    assert os.readlink(f"/proc/{init_of(cell)}/ns/user") != os.readlink("/proc/self/ns/user")
+
+
+def test_pid_1_has_its_leash_and_no_other_descriptor_until_a_run(cell: Cell) -> None:
+    assert os.listdir(f"/proc/{init_of(cell)}/fd") == ["0"]
+
+
+def test_with_pid_1_stopped_everything_is_answered_as_before(cell: Cell) -> None:
+    going = Going(cell, explained(python(WORK)))
+    os.kill(init_of(cell), signal.SIGSTOP)
+    run = going.end()
+    *results, longest = run.succeeded().split()
+    assert results == ["0", "EROFS", "EPERM", "0", "EPERM"]
+    # 50 ms each at the most for one of them, and room for a busy machine.
+    assert float(longest) < 1.0
+    assert run.outcome.violation_counts[ViolationKind.SYSCALL - 1] == 2
+
+
+def test_a_pid_1_that_comes_to_itself_explains_again(cell: Cell) -> None:
+    program = WORK + "\nsys.stdout.flush(); sys.stdin.read(1)\ntry: os.mkdir('/usr/later')\nexcept OSError: pass\n"
+    read, write = os.pipe()
+    null = os.open("/dev/null", os.O_RDWR)
+    cell.order(explained(python(program)).packed(), [read, null, null])
+    os.close(read)
+    os.close(null)
+    cell.go()
+    init = init_of(cell)
+    os.kill(init, signal.SIGSTOP)
+    time.sleep(1.0)
+    os.kill(init, signal.SIGCONT)
+    time.sleep(0.2)
+    os.write(write, b"x")
+    os.close(write)
+    report, _ = cell.outcome()
+    assert isinstance(report, Exited)
+    assert b"/usr/later" in [one.target for one in report.violations]
+
+
+def test_stopped_again_and_again_it_holds_up_nobody_for_good(cell: Cell, programs: Path) -> None:
+    going = Going(cell, explained(["/programs/flood", "/tmp", "30000", "vary"], programs=programs))
+    init = os.pidfd_open(init_of(cell))
+    stops = 0
+    while not select.select([cell.socket], [], [], 0.005)[0]:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(init, signal.SIGSTOP)
+            time.sleep(0.1)
+            signal.pidfd_send_signal(init, signal.SIGCONT)
+        stops += 1
+    os.close(init)
+    run = going.end()
+    assert run.succeeded() == "30000 0\n"
+    assert stops > 1
+    assert run.outcome.unexplained > 0
+
+
+def test_a_killed_pid_1_takes_the_sandbox_along(cell: Cell) -> None:
+    going = Going(cell, explained(["/bin/sleep", "1000"]))
+    time.sleep(0.2)
+    os.kill(init_of(cell), signal.SIGKILL)
+    outcome = going.end().outcome
+    assert (outcome.cause, outcome.si_status) == (Cause.SIGNALED, signal.SIGKILL)
+
+
+def test_the_payload_reaches_neither_pid_1_nor_the_listener(cell: Cell) -> None:
+    program = """
+import ctypes, errno, os, signal
+libc = ctypes.CDLL(None, use_errno=True)
+print(*sorted(os.listdir("/proc/self/fd"), key=int)[:3], len(os.listdir("/proc/self/fd")))
+def tried(name, act):
+    try: print(name, act())
+    except OSError as error: print(name, errno.errorcode[error.errno])
+def called(number, *arguments):
+    if libc.syscall(number, *arguments) < 0: raise OSError(ctypes.get_errno(), "")
+tried("kill", lambda: os.kill(1, signal.SIGKILL))
+tried("stop", lambda: os.kill(1, signal.SIGSTOP))
+tried("ptrace", lambda: called(101, 16, 1, 0, 0))
+tried("fds", lambda: os.listdir("/proc/1/fd"))
+tried("memory", lambda: open("/proc/1/mem"))
+tried("read", lambda: called(310, 1, 0, 0, 0, 0, 0))
+tried("getfd", lambda: called(438, os.pidfd_open(1), 1, 0))
+"""
+    lines = cell.run(explained(python(program))).succeeded().splitlines()
+    assert lines[0] == "0 1 2 4"  # and the directory itself
+    answers = dict(line.split(" ", 1) for line in lines[1:])
+    assert answers.keys() == {"kill", "stop", "ptrace", "fds", "memory", "read", "getfd"}
+    assert set(answers.values()) <= {"EPERM", "EACCES", "ESRCH"}, answers
+
+
+def test_threads_forks_and_signals_go_on_as_ever(cell: Cell, programs: Path) -> None:
+    run = cell.run(explained(["/programs/interrupted"], programs=programs))
+    assert run.succeeded() == "0 interrupted\n"
+    assert run.outcome.violations == ()
+
+
+def test_a_stopped_payload_goes_on_where_it_was(cell: Cell, programs: Path) -> None:
+    program = (
+        "import os, signal, subprocess, time\n"
+        "child = subprocess.Popen(['/programs/flood', '/tmp', '20000', 'vary'])\n"
+        "for _ in range(20):\n"
+        "    child.send_signal(signal.SIGSTOP); time.sleep(0.01)\n"
+        "    child.send_signal(signal.SIGCONT); time.sleep(0.005)\n"
+        "child.wait()\n"
+    )
+    assert cell.run(explained(python(program), programs=programs)).succeeded() == "20000 0\n"
+
+
+@pytest.mark.parametrize(("what", "kind"), [("unshare", ViolationKind.SYSCALL), ("/usr", ViolationKind.WRITE)])
+def test_a_flood_of_refusals_costs_little_and_is_counted(
+    cell: Cell, programs: Path, what: str, kind: ViolationKind
+) -> None:
+    run = cell.run(explained(["/programs/flood", what, "100000", "vary"], programs=programs))
+    assert run.succeeded() == "0 0\n"
+    assert 100_000 - run.outcome.unexplained <= run.outcome.violation_counts[kind - 1] <= 100_000
+    assert len(run.outcome.violations) == (1 if kind is ViolationKind.SYSCALL else MOST)
+    assert run.outcome.wall_ns < 20e9
+    # What explaining took is the run's: about as much again as the calls themselves.
+    assert run.outcome.cpu_system_ns > 0
+
+
+def test_a_flood_does_not_make_pid_1_grow(cell: Cell, programs: Path) -> None:
+    going = Going(cell, explained(["/programs/flood", "/usr", "100000", "vary"], programs=programs))
+    status = Path(f"/proc/{init_of(cell)}/status")
+    most = 0
+    while True:
+        try:
+            names = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
+        except (FileNotFoundError, ProcessLookupError):
+            break
+        if "VmRSS" not in names:
+            break
+        most = max(most, int(names["VmRSS"].split()[0]))
+        if going.cell.socket in select.select([going.cell.socket], [], [], 0.05)[0]:
+            break
+    going.end()
+    assert 0 < most < 4096  # KiB, whatever it shares with the launcher included
+
+
+def test_a_racing_thread_may_go_unnamed_and_never_through(cell: Cell, programs: Path) -> None:
+    run = cell.run(explained(["/programs/race", "/usr/bin/true", "30000"], programs=programs))
+    assert run.succeeded() == "0\n"
+    assert {one.target for one in run.outcome.violations} <= {b"/usr/bin/true"} | {
+        one.target for one in run.outcome.violations if one.kind is ViolationKind.WRITE
+    }
+    assert len(run.outcome.violations) <= MOST
+
+
+def test_a_halted_run_is_dead_before_it_learns_of_it(cells: Callable[..., Cell], programs: Path) -> None:
+    took = []
+    for _ in range(3):
+        run = cells().run(explained(["/programs/flood", "/usr/x", "1"], halt=True, programs=programs))
+        assert (run.outcome.cause, run.outcome.si_status) == (Cause.VIOLATION, signal.SIGKILL)
+        assert run.stdout == b""
+        (one,) = run.outcome.violations
+        assert (one.kind, one.target, one.exe) == (ViolationKind.WRITE, b"/usr/x", b"/programs/flood")
+        took.append(run.outcome.wall_ns)
+    assert min(took) < 50e6
+
+
+def test_a_halt_ends_the_whole_tree(cell: Cell) -> None:
+    run = cell.run(
+        explained(["/bin/sh", "-c", "sleep 1000 & (sleep 1000 &) ; setsid sleep 1000 & : > /usr/x"], halt=True)
+    )
+    assert run.outcome.cause is Cause.VIOLATION
+    cell.close()
+
+
+@pytest.mark.parametrize(
+    "command", ["true", "echo x > /tmp/x", "mkdir -p /usr; rm -f /usr/none", "unshare -n true; true"]
+)
+def test_a_halt_is_for_writes_outside_alone(cell: Cell, command: str) -> None:
+    run = cell.run(explained(["/bin/sh", "-c", command], halt=True))
+    assert (run.outcome.cause, run.outcome.si_status) == (Cause.EXITED, 0)
+
+
+def test_pid_1_dies_with_its_warden_though_it_waits_for_a_listener(cell: Cell) -> None:
+    going = Going(cell, explained(["/bin/sleep", "1000"]))
+    time.sleep(0.3)
+    init = os.pidfd_open(init_of(cell))
+    cell.process.kill()
+    cell.process.wait()
+    assert select.select([init], [], [], PATIENCE_S)[0] == [init]
+    os.close(init)
+    going.pipes.read_all()
+
+
+def test_without_an_explained_program_nothing_is_explained(cell: Cell) -> None:
+    run = cell.run(Wish(["/bin/sh", "-c", "echo x > /usr/x; true"], program=BASE))
+    assert run.outcome.violations == ()
+    assert run.outcome.violation_counts == ()
+
+
+def test_a_plan_says_nothing_of_explaining_that_nobody_knows(cell: Cell) -> None:
+    known = Step(Op.EXPLAIN, (1,), (EXPLAINED,)).pack()
+    unknown = Step(Op.EXPLAIN, (2,), (EXPLAINED,)).pack()
+    packed = explained(["/bin/true"], halt=True).packed()
+    assert known in packed
+    with Pipes(b"") as pipes:
+        cell.order(packed.replace(known, unknown), pipes.theirs)
+        assert "unknown flags" in cell.failure().text
