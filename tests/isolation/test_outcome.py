@@ -103,6 +103,11 @@ def test_a_failure_has_its_code_and_its_path(stage: Stage, step: int, error: int
     assert (failure["code"], failure["path"]) == (code, path)
 
 
+@pytest.mark.parametrize(("error", "code"), [(errno.EBUSY, "processors_taken"), (0, "setup_failed")])
+def test_processors_that_others_hold_are_told_from_those_that_went_away(error: int, code: str) -> None:
+    assert failure_fields(Failed(Stage.PROCESSORS, None, error, ""), STEPS)["code"] == code
+
+
 def test_a_failure_in_the_cell_names_no_path() -> None:
     assert "path" not in failure_fields(Failed(Stage.CELL, None, errno.EAGAIN, "clone"), STEPS)
 

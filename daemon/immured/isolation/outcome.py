@@ -85,7 +85,10 @@ _CODES: Final[dict[Stage, tuple[str, str]]] = {
     Stage.CWD: ("cwd_missing", "name a directory that exists inside; bind it, or leave cwd out"),
 }
 _PROCESSORS: Final = ("processors_taken", "let another run with limits.pin end first, or ask for fewer processors")
-_PROCESSORS_GONE: Final = ("setup_failed", "name processors that are still there, and restart the daemon to have it count")
+_PROCESSORS_GONE: Final = (
+    "setup_failed",
+    "name processors that are still there, and restart the daemon to have it count",
+)
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _BUSY: Final = frozenset({errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EMFILE, errno.ENFILE})
 
