@@ -20,7 +20,10 @@ from tests.programs import suite
 from tests.programs.conftest import CALLER
 from tests.programs.suite import Listed, Verdict
 
-MODULES = ["test_os", "test_subprocess", "test_socket", "test_threading", "test_tempfile"]
+MODULES = [
+    *("test_os", "test_subprocess", "test_socket", "test_threading", "test_tempfile"),
+    *("test_posix", "test_pty", "test_fcntl", "test_select", "test_epoll", "test_mmap", "test_resource"),
+]
 REFUSED = Path(__file__).with_name("refused.toml")
 SECONDS = 900
 MANIFEST = {"schema": 1, "limits": {"wall": f"{SECONDS}s"}}
@@ -87,7 +90,7 @@ def known(client: Client) -> Listed:
 @pytest.mark.parametrize("module", MODULES)
 def test_cpythons_own_tests_pass_but_for_what_is_listed(client: Client, known: Listed, module: str) -> None:
     found = inside(client, module)
-    assert sum(verdict == "passed" for verdict in found.values()) > 50
+    assert "passed" in found.values()
     about = known.of(module)
     stale = {name for name, verdict in found.items() if verdict == "passed" and suite.covers(about.refused, name)}
     stale |= {name for name, verdict in found.items() if verdict != "skipped" and suite.covers(about.skip, name)}
