@@ -13,12 +13,13 @@ from tests.seccomp.constants import is_constantly_allowed
 from tests.seccomp.model import ALLOW
 
 ARCHITECTURES: list[Architecture] = ["x86_64", "aarch64"]
-# Instructions, base and explained. A rule more is a few more; a number that jumps is a fault of the compiler's.
+# The most instructions that each may have, base and explained: a handful above what they have. A rule more is two or three
+# more; a number that jumps is a fault of the compiler's.
 SIZES: dict[tuple[str, Architecture], tuple[int, int]] = {
-    ("default", "x86_64"): (216, 229),
-    ("default", "aarch64"): (198, 203),
-    ("compute", "x86_64"): (155, 152),
-    ("compute", "aarch64"): (125, 121),
+    ("default", "x86_64"): (224, 238),
+    ("default", "aarch64"): (206, 212),
+    ("compute", "x86_64"): (162, 160),
+    ("compute", "aarch64"): (132, 129),
 }
 HOT = ["read", "write", "futex", "close", "lseek", "pread64", "epoll_wait", "epoll_pwait", "clock_gettime", "munmap"]
 
@@ -26,8 +27,9 @@ HOT = ["read", "write", "futex", "close", "lseek", "pread64", "epoll_wait", "epo
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("profile", syscalls.profile_names())
 def test_a_filter_does_not_grow_unseen(profile: str, arch: Architecture) -> None:
-    forms = (compile_profile(profile, arch=arch, explain=explain) for explain in (False, True))
-    assert tuple(len(program) // 8 for program in forms) == SIZES[profile, arch]
+    forms = [compile_profile(profile, arch=arch, explain=explain) for explain in (False, True)]
+    sizes = [len(program) // 8 for program in forms]
+    assert all(size <= most for size, most in zip(sizes, SIZES[profile, arch], strict=True)), sizes
 
 
 @pytest.mark.parametrize("explain", [False, True])
