@@ -10,8 +10,8 @@
 
 enum { MAX_ITEMS = 128 };          /* eight signatures make 29 */
 
-/* DSSE's pre-authentication encoding. There is one message at a time, and most are small: the room is only touched as far
- * as it is used. */
+/* DSSE's pre-authentication encoding. There is one message at a time, and most are small: the room is only touched as
+ * far as it is used. */
 static struct imc_bytes authenticated(struct imc_bytes type, struct imc_bytes payload)
 {
   static uint8_t room[IMC_MAX_FRAME + 2 * IMC_MAX_NAME * 4];
@@ -72,7 +72,8 @@ int imc_decode(struct imc_bytes body, struct imc_envelope *envelope, struct imc_
   if (!imc_next(&body, &payload) || payload.kind != IMC_BIN)
     return imc_fail(err, "bad_envelope", REMEDY, "the envelope's payload is %s, not bin", imc_kind_name(payload.kind));
   if (!imc_next(&body, &signatures) || signatures.kind != IMC_ARRAY)
-    return imc_fail(err, "bad_envelope", REMEDY, "the envelope's signatures are %s, not an array", imc_kind_name(signatures.kind));
+    return imc_fail(err, "bad_envelope", REMEDY, "the envelope's signatures are %s, not an array",
+                    imc_kind_name(signatures.kind));
   if (signatures.number > IMC_MAX_SIGNATURES)
     return imc_fail(err, "bad_envelope", REMEDY, "%llu signatures; at most %d are read",
                     (unsigned long long)signatures.number, IMC_MAX_SIGNATURES);

@@ -11,7 +11,14 @@
 #define IMC_REPLY "application/vnd.immured.reply.v1+msgpack"
 #define IMC_DATA "application/vnd.immured.data.v1+msgpack"
 
-enum { IMC_HEADER = 4, IMC_MAX_FRAME = 1 << 20, IMC_MAX_SIGNATURES = 8, IMC_MAX_NAME = 128, IMC_NONCE = 16, IMC_DIGEST = 32 };
+enum {
+  IMC_HEADER = 4,
+  IMC_MAX_FRAME = 1 << 20,
+  IMC_MAX_SIGNATURES = 8,
+  IMC_MAX_NAME = 128,              /* characters of a type, a key id */
+  IMC_NONCE = 16,
+  IMC_DIGEST = 32,
+};
 
 struct imc_envelope {
   struct imc_bytes type, payload;

@@ -6,7 +6,7 @@ static const struct { const char *cause, *what, *option; } ended[] = {
     {"oom", "used up its memory", "--memory"},
     {"pids", "reached its limit of processes", "--pids"},
     {"output_limit", "wrote more than its output limit", "--output"},
-    {"violation", "tried something that its manifest forbids", NULL},
+    {"violation", "was ended at a write outside what its manifest allows", NULL},
     {"killed", "was killed", NULL},
 };
 

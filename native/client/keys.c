@@ -6,7 +6,8 @@
 
 /* DER around the 32 raw bytes: SubjectPublicKeyInfo, and PKCS#8 version 1 with id-Ed25519 (RFC 8410). */
 static const uint8_t SPKI[] = {0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00};
-static const uint8_t PKCS8[] = {0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20};
+static const uint8_t PKCS8[] = {0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06,
+                                0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20};
 
 enum { PEM = 4096 };               /* ours have less than 128 bytes; what is longer has something else in it */
 
@@ -46,8 +47,7 @@ static bool read_pem(const char *path, const char *label, struct imc_bytes head,
   cleanup_fd const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0)
     return false;
-  /* One read: a file gives all that it has. What gives less (a pipe) is left to Python, which has not lost a byte of a
-   * file; of a pipe it would have, so those are not read at all. */
+  /* A file is read again by Python, should it come to that; what a pipe gave would be gone, so that none is read. */
   errno = 0;
   if (lseek(fd, 0, SEEK_CUR) < 0) {
     errno = 0;

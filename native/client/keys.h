@@ -11,14 +11,14 @@ struct imc_public {
   char id[IMC_KEY_ID + 1];         /* `ed25519:` and 32 hex digits */
 };
 
-/* A private key's seed from a PEM file in the one form that we write: PKCS#8 version 1 without attributes. False for all
- * else, errno's errors included: the Python command line reads more forms, and says what is wrong. */
+/* A private key's seed from a PEM file in the one form that we write: PKCS#8 version 1 without attributes. False for
+ * all else: the Python command line reads more forms, and says what is wrong. */
 bool imc_read_seed(const char *path, uint8_t seed[IMC_SEED]);
 
-/* A public key from an SPKI PEM file. ENOENT and ENOTDIR are told by errno; 0 in it: the content is none that we read. */
+/* A public key from an SPKI PEM file. False: errno says why it cannot be read, 0 that it holds none in our form. */
 bool imc_read_public(const char *path, struct imc_public *key);
 
-/* Whether a pinned key is a point of large order in canonical form. Slow (0.1 ms): asked only once a signature failed. */
+/* Whether a pinned key is a point of large order in canonical form. Slow (0.1 ms): asked once a signature failed. */
 bool imc_is_good_key(const struct imc_public *key);
 
 /* Signs and forgets: the seed is wiped. Gives the key's id. */

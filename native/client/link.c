@@ -29,7 +29,8 @@ int imc_link_connect(struct imc_link *link, const struct sockaddr_un *address, s
     return 0;
   if (errno != EAGAIN)
     return 1;
-  return imc_fail(err, "connection_lost", LOOK, "%s: no connection within %d s", address->sun_path, IMC_HELLO_MS / 1000);
+  return imc_fail(err, "connection_lost", LOOK, "%s: no connection within %d s", address->sun_path,
+                  IMC_HELLO_MS / 1000);
 }
 
 void imc_link_send(struct imc_link *link)
@@ -78,8 +79,8 @@ int imc_link_frame(struct imc_link *link, struct imc_bytes *body, struct imc_err
   if (size == 0)
     return imc_fail(err, "connection_lost", LOOK, "the daemon sent no frame: a frame of no bytes");
   if (size > IMC_MAX_FRAME)
-    return imc_fail(err, "connection_lost", LOOK, "the daemon sent no frame: a frame of %u bytes; the limit is %d", size,
-                    IMC_MAX_FRAME);
+    return imc_fail(err, "connection_lost", LOOK, "the daemon sent no frame: a frame of %u bytes; the limit is %d",
+                    size, IMC_MAX_FRAME);
   if (there - IMC_HEADER < size)
     return 0;
   *body = (struct imc_bytes){at + IMC_HEADER, size};

@@ -1,9 +1,9 @@
 /*
  * `immure`: serves `immure run` by itself, and is the Python command line for all else.
  *
- * What it does is what cli/run.py does, in a tenth of the time that Python takes to start. Until it has connected it may
- * still leave the work to Python, and does at everything unusual: one place says what is wrong with an option, a key or
- * a path. From then on it speaks for itself.
+ * What it does is what cli/run.py does, in a fraction of the time that Python takes to start. Until it has connected it
+ * may still leave the work to Python, and does at everything unusual: one place says what is wrong with an option, a
+ * key or a path. From then on it speaks for itself.
  */
 #include "exits.h"
 #include "order.h"
@@ -11,6 +11,7 @@
 #include "say.h"
 #include "session.h"
 #include "target.h"
+#include "violations.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,11 +38,12 @@ static void hold_standard_descriptors(void)
 /* Text is UTF-8 here. Python knows other encodings. */
 static bool speaks_utf8(void)
 {
-  const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+  static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
     const char *const value = getenv(names[i]);
     if (value && value[0])
-      return strcmp(value, "C") == 0 || strcmp(value, "POSIX") == 0 || strcasestr(value, "UTF-8") || strcasestr(value, "UTF8");
+      return strcmp(value, "C") == 0 || strcmp(value, "POSIX") == 0 || strcasestr(value, "UTF-8") ||
+             strcasestr(value, "UTF8");
   }
   return true;
 }
@@ -129,8 +131,8 @@ static void note_weaker(const struct imc_options *options, const struct imc_resu
     parts[count++] = imc_text(" by ");
     parts[count++] = means.bytes;
   }
-  if (count > 1 && !options->quiet)
-    imc_note(parts);
+  if (count > 1)
+    imc_note(parts, count);
 }
 
 /* What the exit status cannot say, and the exit status. */
@@ -150,7 +152,11 @@ static int conclude(const struct imc_session *session, const struct imc_options 
     complain_of(&result.failure, "setup_failed");
   else if (imc_explain(result.cause, &err))
     imc_complain_of(&err);
-  note_weaker(options, &result);
+  const bool well = imc_is(result.cause, "exited") && result.exit_code == 0;
+  if (!well && result.has_violations && !options->quiet)
+    imc_note_violations(&result.violations);
+  if (!options->quiet)
+    note_weaker(options, &result);
   const struct imc_bytes failure = result.has_failure ? text_of(&result.failure, "code", "") : imc_text("");
   return imc_status(result.cause, result.exit_code, result.signal, failure);
 }

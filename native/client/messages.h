@@ -1,5 +1,5 @@
-/* What the daemon sends: hello, reply, data. Read with an eye shut to fields that a later version may add. The Python twin
- * is wire/messages.py: same bounds, same words. Errors have the code `bad_msgpack` or `bad_reply`. */
+/* What the daemon sends: hello, reply, data. Read with an eye shut to fields that a later version may add. The Python
+ * twin is wire/messages.py: same bounds, same words. Errors have the code `bad_msgpack` or `bad_reply`. */
 #ifndef IMMURE_MESSAGES_H
 #define IMMURE_MESSAGES_H
 
@@ -24,7 +24,8 @@ int imc_read_hello(struct imc_bytes payload, struct imc_error *err);
 int imc_read_data(struct imc_bytes payload, struct imc_data *data, struct imc_error *err);
 int imc_read_reply(struct imc_bytes payload, struct imc_reply *reply, struct imc_error *err);
 
-/* A named value of exactly this kind. 1: it is there; 0: absent; -1: of another kind. `where` is how messages call the map. */
+/* A named value of exactly this kind. 1: it is there; 0: absent; -1: of another kind. `where` is what messages call the
+ * map. */
 int imc_take(const struct imc_value *map, const char *where, const char *name, enum imc_kind kind,
              struct imc_value *value, struct imc_error *err);
 

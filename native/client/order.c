@@ -236,7 +236,7 @@ bool imc_prepare_writable(const struct imc_order *order)
       if (errno != EEXIST && stat(source, &found) < 0)
         return false;
     } else if (!order->options->quiet) {
-      imc_note((const struct imc_bytes[]){imc_text("made "), imc_text(source), {NULL, 0}});
+      imc_note((const struct imc_bytes[]){imc_text("made "), imc_text(source)}, 2);
     }
   }
   return true;

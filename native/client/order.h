@@ -1,4 +1,4 @@
-/* The options as one order: the arguments of the command `run`. The Python twins are cli/flags.py and client/order.py. */
+/* The options as one order: the arguments of the command `run`. Python twins: cli/flags.py and client/order.py. */
 #ifndef IMMURE_ORDER_H
 #define IMMURE_ORDER_H
 
@@ -18,7 +18,8 @@ struct imc_order {
 /* False: for the Python command line. */
 bool imc_make_order(struct imc_order *order, const struct imc_options *options, const char *here);
 
-/* The directories of --rw that do not exist yet, made as who we are; a note for each. False: for the Python command line. */
+/* The directories of --rw that do not exist yet, made as who we are; a note for each. False: for the Python command
+ * line. */
 bool imc_prepare_writable(const struct imc_order *order);
 
 /* Writes the map `args`. False: for the Python command line. */

@@ -12,7 +12,7 @@
 #error "IMMURE_VERSION: the package's version, as text"
 #endif
 
-/* Where this very program lies, links resolved: an environment may be called through a link from anywhere, and moved. */
+/* Where this very program lies, links resolved: it may be called through a link from anywhere, and moved. */
 static bool own_directory(char made[PATH_MAX])
 {
   const ssize_t length = readlink("/proc/self/exe", made, PATH_MAX - 1);

@@ -24,7 +24,9 @@ void imc_digest_add(struct imc_digest *digest, struct imc_bytes data)
 
 int imc_streams_take(struct imc_streams *streams, const struct imc_data *data)
 {
-  const int descriptor = imc_is(data->stream, "stdout") ? STDOUT_FILENO : imc_is(data->stream, "stderr") ? STDERR_FILENO : 0;
+  const int descriptor = imc_is(data->stream, "stdout")   ? STDOUT_FILENO
+                         : imc_is(data->stream, "stderr") ? STDERR_FILENO
+                                                          : 0;
   if (data->data.size == 0)
     return 0;
   if (imc_starts(data->stream, "file:"))
@@ -40,7 +42,8 @@ struct record {
   struct imc_bytes sha256;
 };
 
-static int read_record(const struct imc_value *value, struct imc_bytes name, struct record *record, struct imc_error *err)
+static int read_record(const struct imc_value *value, struct imc_bytes name, struct record *record,
+                       struct imc_error *err)
 {
   char where[256];
   struct imc_value field;
@@ -135,11 +138,12 @@ static int compare(const struct records *signed_for, const struct imc_streams *s
 static int read_fields(const struct imc_value *said, struct imc_result *result, struct imc_error *err)
 {
   static const struct { const char *name; enum imc_kind kind; } others[] = {
-      {"stdout", IMC_BIN}, {"stderr", IMC_BIN}, {"usage", IMC_MAP}, {"violations", IMC_ARRAY}, {"events", IMC_MAP},
+      {"stdout", IMC_BIN}, {"stderr", IMC_BIN}, {"usage", IMC_MAP}, {"events", IMC_MAP},
       {"files", IMC_MAP}, {"uncollected", IMC_ARRAY},
   };
   struct imc_value value;
-  if (imc_need(said, WHERE, "sandbox", IMC_STR, &value, err) < 0 || imc_need(said, WHERE, "cause", IMC_STR, &value, err) < 0)
+  if (imc_need(said, WHERE, "sandbox", IMC_STR, &value, err) < 0 ||
+      imc_need(said, WHERE, "cause", IMC_STR, &value, err) < 0)
     return -1;
   *result = (struct imc_result){.cause = value.bytes, .exit_code = -1, .signal = -1};
   const int exited = imc_take(said, WHERE, "exit_code", IMC_INT, &value, err);
@@ -155,8 +159,10 @@ static int read_fields(const struct imc_value *said, struct imc_result *result, 
       return -1;
   }
   const int held = imc_take(said, WHERE, "enforcement", IMC_MAP, &result->enforcement, err);
-  const int failed = held < 0 ? -1 : imc_take(said, WHERE, "failure", IMC_MAP, &result->failure, err);
+  const int refused = held < 0 ? -1 : imc_take(said, WHERE, "violations", IMC_ARRAY, &result->violations, err);
+  const int failed = refused < 0 ? -1 : imc_take(said, WHERE, "failure", IMC_MAP, &result->failure, err);
   result->has_enforcement = held > 0;
+  result->has_violations = refused > 0;
   result->has_failure = failed > 0;
   return failed < 0 ? -1 : 0;
 }

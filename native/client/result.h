@@ -19,8 +19,8 @@ struct imc_streams {
 struct imc_result {
   struct imc_bytes cause;
   int64_t exit_code, signal;       /* -1: absent */
-  bool has_failure, has_enforcement;
-  struct imc_value failure, enforcement;
+  bool has_failure, has_enforcement, has_violations;
+  struct imc_value failure, enforcement, violations;
 };
 
 void imc_streams_begin(struct imc_streams *streams);

@@ -69,11 +69,11 @@ void imc_complain_of(const struct imc_error *err)
   imc_complain(imc_text(err->code), imc_text(err->message), imc_text(err->remedy));
 }
 
-void imc_note(const struct imc_bytes *parts)
+void imc_note(const struct imc_bytes *parts, size_t count)
 {
   put_own("immure: note: ");
-  for (; parts->size > 0; parts++)
-    put(*parts);
+  for (size_t i = 0; i < count; i++)
+    put(parts[i]);
   put_own("\n");
   flush();
 }

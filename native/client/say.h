@@ -11,7 +11,7 @@ void imc_complain(struct imc_bytes code, struct imc_bytes message, struct imc_by
 /* The same, of an error of our own. */
 void imc_complain_of(const struct imc_error *err);
 
-/* `immure: note: ` and the parts, one behind the other; a part without bytes ends them. */
-void imc_note(const struct imc_bytes *parts);
+/* `immure: note: ` and the parts, one behind the other. */
+void imc_note(const struct imc_bytes *parts, size_t count);
 
 #endif

@@ -22,7 +22,8 @@ static _Noreturn void own_trouble(int error)
   if (error == EPIPE)
     _exit(IMC_NOBODY_READS);
   struct imc_error err;
-  imc_fail(&err, "input_output", "look where it is redirected to", "our own input or output: %s", strerrordesc_np(error));
+  imc_fail(&err, "input_output", "look where it is redirected to", "our own input or output: %s",
+           strerrordesc_np(error));
   imc_complain_of(&err);
   _exit(IMC_REFUSED);
 }
@@ -48,7 +49,8 @@ static int not_the_daemons(const struct imc_public *daemon, struct imc_error *er
 {
   /* A key that is none makes every signature fail: asked here, because it takes long, and a good one is never asked. */
   if (!imc_is_good_key(daemon))
-    return imc_fail(err, "bad_key", "use an Ed25519 key: immure key new", "the public key is not a point of large order");
+    return imc_fail(err, "bad_key", "use an Ed25519 key: immure key new",
+                    "the public key is not a point of large order");
   char said[sizeof err->message];
   memcpy(said, err->message, sizeof said);
   return imc_fail(err, "untrusted_reply", PINNED, "not signed by the pinned daemon %s: %.*s", daemon->id,
@@ -185,11 +187,9 @@ int imc_converse(struct imc_session *session, struct imc_error *err)
   struct output output = {.fd = -1};
   const uint64_t patience = now_ms() + IMC_HELLO_MS;
   /* Input that is there already, or has ended already, goes along with the command. */
-  for (struct pollfd there = {.fd = STDIN_FILENO, .events = POLLIN}; session->input && session->link.out.size < IMC_MAX_DATA;) {
-    if (poll(&there, 1, 0) <= 0)
-      break;
+  struct pollfd there = {.fd = STDIN_FILENO, .events = POLLIN};
+  while (session->input && session->link.out.size < IMC_MAX_DATA && poll(&there, 1, 0) > 0)
     read_input(session);
-  }
   imc_link_send(&session->link);
   while (!session->replied) {
     struct imc_bytes body;

@@ -16,8 +16,8 @@ struct imc_session {
   struct imc_reply reply;          /* when replied; it lies in the link */
 };
 
-/* Sends what is in the link, and pumps until the reply is there. `err->code` NULL with -1: `reply` is a signed refusal of
- * the connection itself. Ends the process where our own input or output fails. */
+/* Sends what is in the link, and pumps until the reply is there. -1 with `err->code` NULL: `reply` is a signed refusal
+ * of the connection itself. Ends the process where our own input or output fails. */
 int imc_converse(struct imc_session *session, struct imc_error *err);
 
 #endif

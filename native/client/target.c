@@ -19,8 +19,9 @@ static bool join(char made[PATH_MAX], const char *base, const char *path)
   return length > 0 && length < PATH_MAX;
 }
 
-/* The first that is given: the option, the file of the state directory, the variable. NULL: none, or too long a path. */
-static const char *first(const char *option, const char *state, const char *file, const char *variable, char room[PATH_MAX])
+/* The first that is given: the option, the state directory's file, the variable. NULL: none, or too long a path. */
+static const char *first(const char *option, const char *state, const char *file, const char *variable,
+                         char room[PATH_MAX])
 {
   if (option)
     return option;

@@ -17,7 +17,10 @@ size_t imc_character(struct imc_bytes bytes, uint32_t *code)
     *code = head;
     return 1;
   }
-  const size_t length = head >= 0xc2 && head <= 0xdf ? 2 : head >= 0xe0 && head <= 0xef ? 3 : head >= 0xf0 && head <= 0xf4 ? 4 : 0;
+  const size_t length = head >= 0xc2 && head <= 0xdf   ? 2
+                        : head >= 0xe0 && head <= 0xef ? 3
+                        : head >= 0xf0 && head <= 0xf4 ? 4
+                                                       : 0;
   if (length == 0 || length > bytes.size)
     return 0;
   uint32_t value = head & (0xffu >> (length + 1));

@@ -15,7 +15,8 @@ size_t imc_characters(struct imc_bytes bytes);
 enum { IMC_ESCAPED = 11 };         /* the longest: \UXXXXXXXX and the NUL */
 
 /* The first character as the command line says it: itself where Python calls it printable, else escaped as Python would
- * (`unicode_escape`; a byte that is not UTF-8 is the lone surrogate that Python reads it as). Gives its size in `bytes`. */
+ * (`unicode_escape`; a byte that is not UTF-8 is the lone surrogate that Python reads it as). Gives its size in
+ * `bytes`. */
 size_t imc_escape(struct imc_bytes bytes, char said[IMC_ESCAPED]);
 
 /* A stranger's text for a message: at most 64 characters, quoted and escaped as Python's repr. */

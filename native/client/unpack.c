@@ -181,7 +181,8 @@ static int scan(struct imc_bytes data, unsigned max_depth, unsigned max_items, s
       continue;
     }
     if (depth >= max_depth)
-      return imc_fail(err, "bad_msgpack", SEE, "arrays and maps nest more than %u deep, at byte %zu", max_depth, position);
+      return imc_fail(err, "bad_msgpack", SEE, "arrays and maps nest more than %u deep, at byte %zu", max_depth,
+                      position);
     outer[depth].left = left;
     outer[depth].in_map = in_map;
     depth++;
@@ -226,7 +227,8 @@ static int unique(const struct imc_value *map, struct imc_error *err)
   for (size_t i = 1; i < count; i++) {
     char room[384];
     if (compare(&keys[i - 1], &keys[i]) == 0)
-      return imc_fail(err, "bad_msgpack", SEE, "the key %s stands twice in a map", imc_shown(keys[i], room, sizeof room));
+      return imc_fail(err, "bad_msgpack", SEE, "the key %s stands twice in a map",
+                      imc_shown(keys[i], room, sizeof room));
   }
   return 0;
 }

@@ -1,6 +1,7 @@
 /*
  * msgpack, read: strictly, as docs/protocol.md says under Values, and without allocating. `imc_check` walks the whole
- * first; what it passed is then read by name, in place. Its Python twin is wire/strict_msgpack.py: same bounds, same words.
+ * first; what it passed is then read by name, in place. The Python twin is wire/strict_msgpack.py: same bounds, same
+ * words.
  */
 #ifndef IMMURE_UNPACK_H
 #define IMMURE_UNPACK_H

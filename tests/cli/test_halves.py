@@ -43,7 +43,7 @@ ORDERS: dict[str, list[str | bytes]] = {
     "the last counts": ["--memory", "1M", "--memory", "2M", "--cwd", "/a", "--cwd", "/b"],
     "every limit": [
         *("--memory", "512M", "--cpus", "1.5", "--pids", "64", "--wall", "60s", "--cpu-time", "10s", "--disk", "64M"),
-        *("--files", "128", "--output", "1M", "--strict"),
+        *("--files", "128", "--output", "1M", "--cores", "0-1", "--pin", "1", "--strict"),
     ],
     "one limit": ["--strict"],
     "a place": ["--cwd", "/usr"],
@@ -107,6 +107,13 @@ RUNS: dict[str, list[str | bytes]] = {
     "a place that is not there": ["--cwd", "/none", "--", "true"],
     "what root may not make": ["--rw", "/tmp/immured-not-there", "--", "true"],
     "a program of its own name": ["true"],
+    "a write that is refused": ["--", "sh", "-c", "echo x > /usr/x"],
+    "writes that are refused": [
+        "--",
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5 6 7 8 9 10; do rm /usr/bin/sh; done; exit 1",
+    ],
 }
 
 

@@ -246,6 +246,41 @@ def without_status(served: Served) -> None:
     served.reply(command, digest, {name: value for name, value in result_of().items() if name != "exit_code"})
 
 
+def refused(**row: object) -> dict[str, object]:
+    return {"kind": "write", "syscall": "openat", "path": "/usr/x", "rule": "read-only", **row}
+
+
+VIOLATIONS: dict[str, list[object]] = {
+    "one": [refused()],
+    "nine": [refused(path=f"/usr/{number}") for number in range(9)],
+    "with counts": [
+        refused(),
+        refused(kind="connect", path=b"", address="10.0.0.1:80"),
+        {"kind": "write", "count": 70},
+    ],
+    "counted twice": [refused(kind="syscall", path=""), {"kind": "write", "count": 7}, {"kind": "write", "count": 8}],
+    "hostile": [
+        refused(syscall="x\x1b[m \n", path=HOSTILE + " \t"),
+        refused(path=b"/\xff\xe2\x82 \xc3\xbc\x1b "),
+        refused(path=3),
+    ],
+    "empty": [{}, refused(path=3), refused(path=""), {"path": "x"}, {"syscall": "y "}],
+    "others": [1, "x", ["y"], {"count": "many"}, {"count": True}],
+}
+
+
+@pytest.mark.parametrize("quiet", [[], ["-q"]])
+@pytest.mark.parametrize("name", VIOLATIONS)
+def test_both_tell_what_was_refused_alike(scripted: Scripted, both: Both, name: str, quiet: list[str]) -> None:
+    told = both("run", *scripted(reply_of(exit_code=1, violations=VIOLATIONS[name])), *quiet, "--", "true")
+    assert (told[0], bool(told[2])) == (1, not quiet and name != "others")
+    assert told[2].decode().replace("\n", "").isprintable()
+
+
+def test_a_command_that_ended_well_had_no_need_of_what_was_refused(scripted: Scripted, both: Both) -> None:
+    assert both("run", *scripted(reply_of(violations=VIOLATIONS["nine"])), "--", "true") == (0, b"", b"")
+
+
 TRUTHS: dict[str, tuple[int, Script]] = {
     "messages of a later version": (0, with_news),
     "fields of a later version": (0, reply_of(news={"deep": [{"x": [1, -7, 2**64 - 1, True]}]}, streams={})),
