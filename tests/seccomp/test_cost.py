@@ -13,8 +13,8 @@ from tests.seccomp.constants import is_constantly_allowed
 from tests.seccomp.model import ALLOW
 
 ARCHITECTURES: list[Architecture] = ["x86_64", "aarch64"]
-# The most instructions that each may have, base and explained: a handful above what they have. A rule more is two or three
-# more; a number that jumps is a fault of the compiler's.
+# The most instructions that each may have, base and explained: a handful above what they have. A rule more is two or
+# three more; a number that jumps is a fault of the compiler's.
 SIZES: dict[tuple[str, Architecture], tuple[int, int]] = {
     ("default", "x86_64"): (224, 238),
     ("default", "aarch64"): (206, 212),
