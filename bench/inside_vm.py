@@ -115,7 +115,7 @@ def runners(ground: Ground) -> str:
     ]
     looked = ground.looked(subjects)
     entered = [ground.stack.enter_context(one) for one in subjects]
-    series = measure.burst(entered, runs=30, block=10, longest_ns=10 * measure.LONGEST_BLOCK_NS)
+    series = measure.burst(entered, runs=30, block=10, longest_ns=5 * measure.LONGEST_BLOCK_NS)
     return "\n\n".join(
         [
             comparison("burst", series, "bwrap", looked),

@@ -37,5 +37,5 @@ def measure(ground: Ground) -> Part:
     bwrap, bare, ours = series
     how = f"{ours.p50:.2f} ms against {bwrap.p50:.2f}; {ours.p50 / bare.p50:.2f} x `bwrap, bare`"
     shown = Shown("command", ours.p50 / bwrap.p50, how, {one.name: one.walls for one in series})
-    text = comparison("from a shell", series, "bwrap")
+    text = comparison("from a shell", series, "bwrap") + "\n\nCPU: of `immure run` the command's own alone."
     return Part("The command line", [shown], text, {"command line": series})

@@ -23,7 +23,7 @@ ETC: Final = [f"/etc/{name}" for name in "ld.so.cache nsswitch.conf localtime al
 COVERS: Final = {
     "/dev/mqueue": ("--mqueue", "/dev/mqueue"),
     "/dev/shm": ("--tmpfs", "/dev/shm"),
-    "/proc/fs": ("--ro-bind", "/proc/fs", "/proc/fs"),
+    **{f"/proc/{name}": ("--ro-bind", f"/proc/{name}", f"/proc/{name}") for name in ("fs", "pressure")},
     "/proc/acpi": ("--tmpfs", "/proc/acpi", "--remount-ro", "/proc/acpi"),
     "/proc/scsi": ("--tmpfs", "/proc/scsi", "--remount-ro", "/proc/scsi"),
     **{
@@ -33,7 +33,7 @@ COVERS: Final = {
 }
 #: What bwrap covers by itself where it could be written, and it is started as root.
 COVERS_AS_USER: Final = {
-    f"/proc/{name}": ("--ro-bind", f"/proc/{name}", f"/proc/{name}") for name in ("bus", "irq", "sys")
+    f"/proc/{name}": ("--ro-bind", f"/proc/{name}", f"/proc/{name}") for name in ("bus", "irq", "sys", "sysrq-trigger")
 }
 
 
