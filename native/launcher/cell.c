@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "cell.h"
 #include "kernel.h"
+#include "landlock.h"
 #include "loopback.h"
 #include "util.h"
 
@@ -290,7 +291,7 @@ static int make_namespaces(const struct cell *cell, struct imd_error *err)
 int cell_make(struct cell *cell, const struct warden_config *config, struct imd_error *err)
 {
   *cell = (struct cell){
-      .config = config, .host_pid_ns = -1, .pid_ns = -1, .user_ns = -1, .init = -1, .leash = -1};
+      .config = config, .host_pid_ns = -1, .pid_ns = -1, .user_ns = -1, .init = -1, .leash = -1, .landlock = -1};
   /* A terminal's signals are not for us, nor the launcher's groups for anything that we start. */
   if (setsid() < 0 && errno != EPERM)
     return cell_fail(err, "a session");
@@ -301,5 +302,5 @@ int cell_make(struct cell *cell, const struct warden_config *config, struct imd_
     return cell_fail(err, "the host's pid namespace");
   if (make_namespaces(cell, err) < 0 || view_make(&cell->view, config->templated, err) < 0 || make_init(cell, err) < 0)
     return -1;
-  return view_find_proc(&cell->view, err);
+  return view_find_proc(&cell->view, err) < 0 ? -1 : landlock_make(&cell->view, &cell->landlock, err);
 }

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "collect.h"
 #include "kernel.h"
+#include "peer.h"
 #include "plan.h"
 #include "util.h"
 
@@ -8,6 +9,8 @@
 #include <grp.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+
+enum { ATTEMPTS = 100 };
 
 struct work {
   const struct cell *cell;
@@ -37,8 +40,11 @@ static int copy_of(int fd, uint64_t most)
 
 static int open_file(const struct view *view, const char *path, uint64_t most)
 {
-  cleanup_fd int fd = sys_openat2(view->root, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0,
-                                  RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+  cleanup_fd int fd = -1;
+  /* EAGAIN: a rename somewhere, of which the kernel cannot tell whether a `..` in a link led out because of it. */
+  for (int attempt = 0; fd < 0 && attempt < ATTEMPTS && (attempt == 0 || errno == EAGAIN); attempt++)
+    fd = sys_openat2(view->root, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0,
+                     RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
   struct stat st;
   if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (st.st_size > 0 && (uint64_t)st.st_size > most))
     return -1;
@@ -50,7 +56,8 @@ static int collect(void *argument, struct findings *findings, struct imd_error *
   const struct work *work = argument;
   const struct run *run = work->run;
   /* With the payload's ids and no capability: what it could not read, it cannot have fetched. */
-  if (setgroups(0, NULL) < 0 || setresgid(run->gid, run->gid, run->gid) < 0 ||
+  gid_t groups[IMD_MAX_GROUPS];
+  if (setgroups(peer_groups(work->cell, run, groups), groups) < 0 || setresgid(run->gid, run->gid, run->gid) < 0 ||
       setresuid(run->uid, run->uid, run->uid) < 0)
     return imd_fail(err, IMD_STAGE_FILE, errno, "the payload's identity");
   struct imd_plan_cursor cursor = {.plan = run->plan};

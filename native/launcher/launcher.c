@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "launcher.h"
+#include "landlock.h"
 #include "parker.h"
+#include "plan.h"
 #include "processors.h"
 #include "relay.h"
 #include "util.h"
@@ -332,6 +334,7 @@ static int start_parker(struct imd_launcher *launcher)
       .grant_read = options->grant_read,
       .grant_write = options->grant_write,
   };
+  imd_plan_require_landlock(landlock_rung());
   pid_t pid;
   launcher->parker = imd_parker_start(&config, options->lock_fd, &pid);
   return launcher->parker;

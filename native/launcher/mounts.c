@@ -2,18 +2,18 @@
 #include "mounts.h"
 #include "guard.h"
 #include "kernel.h"
+#include "landlock.h"
 #include "plan.h"
+#include "protect.h"
 #include "util.h"
 #include "vfs.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
@@ -21,6 +21,7 @@ struct work {
   struct cell *cell;
   const struct run *run;
   struct sources *sources;
+  struct findings *findings;       /* what is held, see protect.h */
 };
 
 static struct source *find_source(const struct sources *sources, uint32_t step)
@@ -47,57 +48,19 @@ static int apply_rootfs(struct work *work, const struct imd_plan_step *step, str
   return view_change_root(&work->cell->view, source->mount, err);
 }
 
-/* What is there, of whichever kind; -1 with errno ENOENT or ENOTDIR where nothing is. */
-static int find_existing(const struct view *view, const char *path, bool *directory)
-{
-  cleanup_fd int fd = sys_openat2(view->root, path, O_PATH | O_CLOEXEC, 0,
-                                  RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
-  struct stat st;
-  if (fd < 0 || fstat(fd, &st) < 0)
-    return -1;
-  *directory = S_ISDIR(st.st_mode);
-  return imd_take_fd(&fd);
-}
-
-/*
- * A mount point cannot be renamed, but a directory above it can: a payload that may write there would move it away with
- * what it protects, and put its own in its place. So each directory between becomes a mount point of its own.
- */
-static int pin_parents(const struct view *view, const char *path, struct imd_error *err)
-{
-  char above[PATH_MAX];
-  bool inside = false;
-  for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-    snprintf(above, sizeof above, "%.*s", (int)(slash - path), path);
-    bool directory;
-    cleanup_fd int place = find_existing(view, above, &directory);
-    struct statx about;
-    struct statvfs mounted;
-    if (place < 0)
-      return 0;                    /* nor is what lies below it there */
-    if (statx(place, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &about) < 0 || fstatvfs(place, &mounted) < 0)
-      return imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", above);
-    if (about.stx_attributes & STATX_ATTR_MOUNT_ROOT) {
-      inside = true;
-    } else if (inside && !(mounted.f_flag & ST_RDONLY)) {
-      cleanup_fd int mount = vfs_clone(place, 0);
-      if (mount < 0 || vfs_attach(mount, place) < 0)
-        return imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", above);
-    }
-  }
-  return 0;
-}
-
 static int apply_bind(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
 {
   const struct source *source = find_source(work->sources, step->index);
   if (!source || source->mount < 0)
     return 0;
   const char *path = imd_plan_string_at(step, 1, NULL);
-  if (!(step->numbers[0] & IMD_BIND_WRITE) && pin_parents(&work->cell->view, path, err) < 0)
+  if (!(step->numbers[0] & IMD_BIND_WRITE) && protect_pin(&work->cell->view, path, err) < 0)
     return -1;
   cleanup_fd int target = view_target(&work->cell->view, path, source->directory, true, err);
-  return target < 0 ? -1 : attach(source->mount, target, path, err);
+  if (target < 0 || attach(source->mount, target, path, err) < 0)
+    return -1;
+  const bool write = step->numbers[0] & IMD_BIND_WRITE;
+  return write ? landlock_allow(work->cell->landlock, source->mount, source->directory, path, err) : 0;
 }
 
 static int apply_tmpfs(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
@@ -106,18 +69,21 @@ static int apply_tmpfs(struct work *work, const struct imd_plan_step *step, stru
   cleanup_fd int target = view_target(&work->cell->view, path, true, true, err);
   if (target < 0)
     return -1;
+  const uint64_t attributes = VFS_PLAIN | (step->numbers[3] ? MOUNT_ATTR_NOEXEC : 0);
   cleanup_fd int mount = vfs_tmpfs(step->numbers[0], step->numbers[1], (uint32_t)step->numbers[2], work->run->uid,
-                                    work->run->gid, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+                                   work->run->gid, attributes);
   if (mount < 0 || view_own(&work->cell->view, mount) < 0)
     return imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path);
-  return attach(mount, target, path, err);
+  if (attach(mount, target, path, err) < 0)
+    return -1;
+  return landlock_allow(work->cell->landlock, mount, true, path, err);
 }
 
 static int apply_hide(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
 {
   const char *path = imd_plan_string_at(step, 0, NULL);
   bool directory;
-  cleanup_fd int target = find_existing(&work->cell->view, path, &directory);
+  cleanup_fd int target = vfs_find(work->cell->view.root, path, &directory);
   if (target < 0)
     return errno == ENOENT || errno == ENOTDIR ? 0 : imd_fail(err, IMD_STAGE_TARGET, errno, "%s", path);
   return view_cover(&work->cell->view, target, directory) < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path) : 0;
@@ -126,14 +92,7 @@ static int apply_hide(struct work *work, const struct imd_plan_step *step, struc
 static int apply_protect(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
 {
   const char *path = imd_plan_string_at(step, 0, NULL);
-  bool directory;
-  if (pin_parents(&work->cell->view, path, err) < 0)
-    return -1;
-  cleanup_fd int target = find_existing(&work->cell->view, path, &directory);
-  if (target < 0)
-    return imd_fail(err, IMD_STAGE_TARGET, errno, "%s", path);
-  cleanup_fd int mount = vfs_clone(target, MOUNT_ATTR_RDONLY);
-  return mount < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path) : attach(mount, target, path, err);
+  return protect_place(work->cell, work->run, path, step->numbers[0], work->findings, err);
 }
 
 /* The file system checks our access as if we were the payload: its ids, and none of root's overrides. */
@@ -222,7 +181,7 @@ static bool is_ours(const struct view *view, unsigned major, unsigned minor)
 static int cover_one(const struct view *view, const char *path, dev_t device, struct imd_error *err)
 {
   bool directory;
-  cleanup_fd int target = find_existing(view, path, &directory);
+  cleanup_fd int target = vfs_find(view->root, path, &directory);
   struct stat st;
   /* Behind another mount, it is out of reach as it is. */
   if (target < 0 || fstat(target, &st) < 0 || st.st_dev != device)
@@ -296,8 +255,8 @@ static int apply_step(struct work *work, const struct imd_plan_step *step, struc
 
 static int apply_all(void *argument, struct findings *findings, struct imd_error *err)
 {
-  (void)findings;
   struct work *work = argument;
+  work->findings = findings;
   struct imd_plan_cursor cursor = {.plan = work->run->plan};
   for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
     err->step = step.index;
@@ -362,15 +321,16 @@ static int find_root(struct view *view, struct imd_error *err)
   return view->root < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "the cell's root") : 0;
 }
 
-int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_error *err)
+int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_fds *held,
+                 struct imd_error *err)
 {
-  struct work work = {cell, run, sources};
-  if (walks_sources(run)) {
-    if (guarded_call(cell, run, apply_all, &work, NULL, err) < 0 || find_root(&cell->view, err) < 0)
-      return -1;
-  } else if (apply_all(&work, NULL, err) < 0) {
+  struct work work = {.cell = cell, .run = run, .sources = sources};
+  struct findings findings = {.which = 0};
+  const bool walks = walks_sources(run);
+  const int result = walks ? guarded_call(cell, run, apply_all, &work, &findings, err) : apply_all(&work, &findings, err);
+  *held = findings.fds;
+  if (result < 0 || (walks && find_root(&cell->view, err) < 0))
     return -1;
-  }
   bool found = false;
   if (sources->count > 0 && cover_kernel_mounts(cell, &found, err) < 0)
     return -1;

@@ -4,13 +4,16 @@
 
 #include "cell.h"
 #include "error.h"
+#include "message.h"
 #include "peer.h"
 #include "run.h"
 
 /*
  * In the plan's order, into the cell's mount namespace. Steps that walk through a caller's own file system (which may
  * never answer) are done by a child, within the configuration's open_timeout_ms. Consumes the sources' mounts.
+ * `held` is for protect_release, after a failure too.
  */
-int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_error *err);
+int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_fds *held,
+                 struct imd_error *err);
 
 #endif

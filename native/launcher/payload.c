@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "payload.h"
 #include "kernel.h"
+#include "landlock.h"
+#include "peer.h"
 #include "plan.h"
 #include "util.h"
 
@@ -125,7 +127,8 @@ static int set_affinity(const struct run *run)
 static int take_identity(const struct cell *cell, const struct run *run)
 {
   /* Groups first: in the user namespace nobody may set them. */
-  if (setgroups(0, NULL) < 0 || setns(cell->user_ns, CLONE_NEWUSER) < 0 ||
+  gid_t groups[IMD_MAX_GROUPS];
+  if (setgroups(peer_groups(cell, run, groups), groups) < 0 || setns(cell->user_ns, CLONE_NEWUSER) < 0 ||
       setresgid(run->inner_gid, run->inner_gid, run->inner_gid) < 0 ||
       setresuid(run->inner_uid, run->inner_uid, run->inner_uid) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0)
     return -1;
@@ -151,6 +154,8 @@ static int take_step(const struct cell *cell, const struct run *run, const struc
     return drop_capabilities() < 0 ? process_fail(err, "capabilities") : 0;
   case IMD_OP_NO_NEW_PRIVS:
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? process_fail(err, "no_new_privs") : 0;
+  case IMD_OP_LANDLOCK:
+    return landlock_restrict(cell->landlock, &cell->view, step, err);
   default:
     return 0;
   }

@@ -270,18 +270,36 @@ static bool is_among(gid_t group, const gid_t *groups, uint32_t count)
   return false;
 }
 
-static void describe_groups(char *map, const struct cell *cell, const struct run *run, gid_t first, bool all)
+/* The caller's further groups, as on disk and as in the cell. */
+static uint32_t map_groups(const struct cell *cell, const struct run *run, gid_t *outer, gid_t *within)
 {
-  size_t used = 0;
-  add_group(map, &used, first, run->gid);
-  for (uint32_t i = 0, inner = GROUP_BASE; all && i < run->peer.ngroups; i++) {
+  uint32_t count = 0;
+  for (uint32_t i = 0, inner = GROUP_BASE; i < run->peer.ngroups; i++) {
     const gid_t group = run->peer.groups[i];
-    if (group == first || is_among(group, run->peer.groups, i))
+    if (group == run->peer.gid || is_among(group, run->peer.groups, i))
       continue;
     if (inner == run->inner_gid)
       inner++;
-    add_group(map, &used, group, cell->config->slot_base + inner++);
+    outer[count] = group;
+    within[count++] = cell->config->slot_base + inner++;
   }
+  return count;
+}
+
+uint32_t peer_groups(const struct cell *cell, const struct run *run, gid_t *within)
+{
+  gid_t outer[IMD_MAX_GROUPS];
+  return map_groups(cell, run, outer, within);
+}
+
+static void describe_groups(char *map, const struct cell *cell, const struct run *run, gid_t first, bool all)
+{
+  gid_t outer[IMD_MAX_GROUPS], within[IMD_MAX_GROUPS];
+  const uint32_t count = all ? map_groups(cell, run, outer, within) : 0;
+  size_t used = 0;
+  add_group(map, &used, first, run->gid);
+  for (uint32_t i = 0; i < count; i++)
+    add_group(map, &used, outer[i], within[i]);
 }
 
 static int write_maps(const struct cell *cell, pid_t pid, const char *uid_map, const char *gid_map)

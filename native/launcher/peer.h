@@ -26,6 +26,13 @@ struct sources { struct source *at; uint32_t count; };
  */
 int peer_open_sources(const struct cell *cell, const struct run *run, struct sources *sources, struct imd_error *err);
 
+/*
+ * The payload's supplementary groups, as the host counts them: for each of the caller's one of the cell's own range, to
+ * which idmapped mounts map it. So what a group of the caller's may read below a bound directory, or may not where
+ * others may, holds for the payload; outside of it these ids own nothing. `within`: IMD_MAX_GROUPS; returns how many.
+ */
+uint32_t peer_groups(const struct cell *cell, const struct run *run, gid_t *within);
+
 void sources_close(struct sources *sources);
 #define cleanup_sources __attribute__((cleanup(sources_close)))
 

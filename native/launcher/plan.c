@@ -21,9 +21,9 @@ static const struct rule rules[] = {
     {IMD_OP_COLLECT, 1, 1, true, false, "COLLECT"},
     {IMD_OP_ROOTFS, 0, 1, false, false, "ROOTFS"},
     {IMD_OP_BIND, 1, 2, true, false, "BIND"},
-    {IMD_OP_TMPFS, 3, 1, true, false, "TMPFS"},
+    {IMD_OP_TMPFS, 4, 1, true, false, "TMPFS"},
     {IMD_OP_HIDE, 0, 1, true, false, "HIDE"},
-    {IMD_OP_PROTECT, 0, 1, true, false, "PROTECT"},
+    {IMD_OP_PROTECT, 1, 1, true, false, "PROTECT"},
     {IMD_OP_FILE, 1, 2, true, false, "FILE"},
     {IMD_OP_SEAL_ROOT, 0, 0, false, true, "SEAL_ROOT"},
     {IMD_OP_LOOPBACK, 0, 0, false, false, "LOOPBACK"},
@@ -33,6 +33,7 @@ static const struct rule rules[] = {
     {IMD_OP_IDENTITY, 2, 0, false, true, "IDENTITY"},
     {IMD_OP_DROP_CAPABILITIES, 0, 0, false, true, "DROP_CAPABILITIES"},
     {IMD_OP_NO_NEW_PRIVS, 0, 0, false, true, "NO_NEW_PRIVS"},
+    {IMD_OP_LANDLOCK, 2, 0, false, false, "LANDLOCK"},
     {IMD_OP_SECCOMP, 0, 1, false, true, "SECCOMP"},
     {IMD_OP_EXPLAIN, 1, 1, false, false, "EXPLAIN"},
     {IMD_OP_EXEC, 1, ANY_COUNT, false, true, "EXEC"},
@@ -40,6 +41,13 @@ static const struct rule rules[] = {
 enum { RULES = sizeof rules / sizeof rules[0] };
 
 #define refuse(err, ...) imd_fail((err), IMD_STAGE_PLAN, 0, __VA_ARGS__)
+
+static uint32_t landlock_rung;
+
+void imd_plan_require_landlock(uint32_t rung)
+{
+  landlock_rung = rung;
+}
 
 static const struct rule *rule_of(uint32_t op)
 {
@@ -253,7 +261,7 @@ static int check_tmpfs(const struct imd_plan_step *step, struct imd_error *err)
   /* To a tmpfs, 0 means no bound. */
   if (check_within(step->numbers[0], 1, INT64_MAX, "size", err) < 0 ||
       check_within(step->numbers[1], 1, INT64_MAX, "inodes", err) < 0 ||
-      check_at_most(step->numbers[2], 01777, "mode", err) < 0)
+      check_at_most(step->numbers[2], 01777, "mode", err) < 0 || check_at_most(step->numbers[3], 1, "noexec", err) < 0)
     return -1;
   uint32_t length;
   const char *target = imd_plan_string_at(step, 0, &length);
@@ -354,8 +362,11 @@ static int check_meaning(const struct imd_plan_step *step, struct imd_error *err
     return check_bind(step, err);
   case IMD_OP_TMPFS:
     return check_tmpfs(step, err);
-  case IMD_OP_HIDE:
   case IMD_OP_PROTECT:
+    if (check_at_most(numbers[0], IMD_ABSENT_HELD, "absent", err) < 0)
+      return -1;
+    return check_target(string, length, err);
+  case IMD_OP_HIDE:
     return check_target(string, length, err);
   case IMD_OP_FILE:
     if (check_at_most(numbers[0], 0777, "mode", err) < 0)
@@ -376,6 +387,10 @@ static int check_meaning(const struct imd_plan_step *step, struct imd_error *err
     if (check_within(numbers[0], 1, 65533, "uid", err) < 0)
       return -1;
     return check_within(numbers[1], 1, 65533, "gid", err);
+  case IMD_OP_LANDLOCK:
+    if (numbers[0] != landlock_rung)
+      return refuse(err, "rung %llu, and Landlock's here is %u", (unsigned long long)numbers[0], landlock_rung);
+    return check_at_most(numbers[1], IMD_LANDLOCK_NO_NETWORK, "flags", err);
   case IMD_OP_EXPLAIN:
     if (numbers[0] & ~(uint64_t)IMD_EXPLAIN_HALT)
       return refuse(err, "unknown flags: %#llx", (unsigned long long)numbers[0]);
@@ -402,6 +417,17 @@ static int check_header(const struct imd_plan *plan, size_t length, struct imd_e
   return check_at_most(plan->steps, IMD_MAX_STEPS, "steps", err);
 }
 
+static int check_landlock(const bool *seen, uint64_t flags, struct imd_error *err)
+{
+  if (landlock_rung == 0)
+    return 0;
+  if (!seen[rule_of(IMD_OP_LANDLOCK) - rules])
+    return refuse(err, "LANDLOCK is missing");
+  if (!seen[rule_of(IMD_OP_LOOPBACK) - rules] && !(flags & IMD_LANDLOCK_NO_NETWORK))
+    return refuse(err, "LANDLOCK without LOOPBACK leaves the network open");
+  return 0;
+}
+
 int imd_plan_check(const void *plan, size_t length, struct imd_error *err)
 {
   const struct imd_plan *head = plan;
@@ -410,6 +436,7 @@ int imd_plan_check(const void *plan, size_t length, struct imd_error *err)
     return -1;
 
   bool seen[RULES] = {false};
+  uint64_t landlock_flags = 0;
   uint32_t rank = 0, collects = 0;
   size_t end = sizeof *head;
   struct imd_plan_cursor cursor = {.plan = plan};
@@ -436,6 +463,8 @@ int imd_plan_check(const void *plan, size_t length, struct imd_error *err)
     if (check_meaning(&step, err) < 0)
       return -1;
     seen[rule - rules] = true;
+    if (step.op == IMD_OP_LANDLOCK)
+      landlock_flags = step.numbers[1];
     rank = rank_of(step.op);
   }
 
@@ -445,5 +474,5 @@ int imd_plan_check(const void *plan, size_t length, struct imd_error *err)
   for (size_t i = 0; i < RULES; i++)
     if (rules[i].required && !seen[i])
       return refuse(err, "%s is missing", rules[i].name);
-  return 0;
+  return check_landlock(seen, landlock_flags, err);
 }

@@ -23,6 +23,12 @@ enum { IMD_MAX_FILTER = 4096, IMD_FILTER_INSTRUCTION = 8 };
  */
 int imd_plan_check(const void *plan, size_t length, struct imd_error *err);
 
+/*
+ * Once, before any plan: what landlock_rung answered. From then on a plan without LANDLOCK, or with it on another rung,
+ * is refused; without this, or with 0, one with it is.
+ */
+void imd_plan_require_landlock(uint32_t rung);
+
 /* A step in place. `numbers` and strings point into the plan; strings are NUL-terminated there. */
 struct imd_plan_step {
   uint32_t index;

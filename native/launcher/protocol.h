@@ -190,9 +190,9 @@ enum imd_op {
   IMD_OP_ROOTFS = 10,              /*    | source: a directory instead of the host's programs; opened as the peer */
   /* BIND, TMPFS, HIDE, PROTECT and FILE are one class: any order among themselves, in the plan's order */
   IMD_OP_BIND = 20,                /* *  flags (enum imd_bind_flag) | source, target */
-  IMD_OP_TMPFS = 21,               /* *  size_bytes, inodes, mode | target */
+  IMD_OP_TMPFS = 21,               /* *  size_bytes, inodes, mode, noexec | target */
   IMD_OP_HIDE = 22,                /* *  | target: an empty read-only directory or file over it; absent is fine */
-  IMD_OP_PROTECT = 23,             /* *  | target: read-only over itself; absent is an error */
+  IMD_OP_PROTECT = 23,             /* *  absent (enum imd_absent) | target: read-only over itself */
   IMD_OP_FILE = 24,                /* *  mode | target, bytes: written as the payload */
   IMD_OP_SEAL_ROOT = 30,           /* !  | the root's own file system becomes read-only */
   IMD_OP_LOOPBACK = 31,            /*    | lo goes up */
@@ -202,8 +202,9 @@ enum imd_op {
   IMD_OP_IDENTITY = 43,            /* !  uid, gid inside, both 1..65533; joins the cell's user namespace, no groups | */
   IMD_OP_DROP_CAPABILITIES = 44,   /* !  | all sets, the bounding set too */
   IMD_OP_NO_NEW_PRIVS = 45,        /* !  | */
-  IMD_OP_SECCOMP = 46,             /* !  | the program: struct sock_filter[] */
-  IMD_OP_EXPLAIN = 47,             /*    flags (enum imd_explain_flag) | the explained program, set in the first one's place: it
+  IMD_OP_LANDLOCK = 46,            /*    rung, flags (enum imd_landlock_flag) | required where the kernel has it (plan.h) */
+  IMD_OP_SECCOMP = 47,             /* !  | the program: struct sock_filter[] */
+  IMD_OP_EXPLAIN = 48,             /*    flags (enum imd_explain_flag) | the explained program, set in the first one's place: it
                                        notifies where that refuses with EPERM, and before what may be a violation */
   IMD_OP_EXEC = 50,                /* !  argc | cwd, argv..., env...; argv[0] without a slash is looked up in env's PATH */
 };
@@ -220,6 +221,21 @@ enum imd_bind_flag {
   IMD_BIND_NOEXEC = 2,
   IMD_BIND_OPTIONAL = 4,           /* a source that does not exist is passed over */
   IMD_BIND_GRANTED = 8,            /* opened as root: only beneath a directory of the operator's configuration */
+};
+
+enum imd_absent {                  /* of PROTECT, where there is no target */
+  IMD_ABSENT_REFUSED = 0,
+  IMD_ABSENT_PASSED = 1,           /* nothing is protected: the payload may make it */
+  IMD_ABSENT_HELD = 2,             /* the name is held by an empty file until the run is over (protect.h) */
+};
+
+enum imd_landlock {                /* rungs: the ABIs that we know (landlock.h); to us a newer kernel's is the newest */
+  IMD_LANDLOCK_OLDEST = 2,
+  IMD_LANDLOCK_NEWEST = 10,
+};
+
+enum imd_landlock_flag {
+  IMD_LANDLOCK_NO_NETWORK = 1,     /* nothing may be bound or connected to: so in every plan without LOOPBACK */
 };
 
 #endif

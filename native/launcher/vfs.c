@@ -69,6 +69,17 @@ int vfs_open_beneath(int dir, const char *path)
   return sys_openat2(dir, path, O_PATH | O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
 }
 
+int vfs_find(int root, const char *path, bool *directory)
+{
+  cleanup_fd int fd =
+      sys_openat2(root, path, O_PATH | O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+  struct stat st;
+  if (fd < 0 || fstat(fd, &st) < 0)
+    return -1;
+  *directory = S_ISDIR(st.st_mode);
+  return imd_take_fd(&fd);
+}
+
 int vfs_make_place(int dir, const char *name, bool directory)
 {
   if (directory)

@@ -30,6 +30,9 @@ int vfs_attach_at(int mount, int dir, const char *name);
 /* `O_PATH`, not above `dir`, and through no symbolic link. */
 int vfs_open_beneath(int dir, const char *path);
 
+/* As such, what is at `path` beneath the directory `root`, of whichever kind; ENOENT or ENOTDIR where nothing is. */
+int vfs_find(int root, const char *path, bool *directory);
+
 /* What a mount can stand on: an empty directory or file. */
 int vfs_make_place(int dir, const char *name, bool directory);
 

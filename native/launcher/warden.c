@@ -10,6 +10,7 @@
 #include "peer.h"
 #include "plan.h"
 #include "processors.h"
+#include "protect.h"
 #include "run.h"
 #include "supervise.h"
 #include "util.h"
@@ -27,6 +28,7 @@ struct warden {
   struct cgroup cgroup;
   struct payload payload;
   struct run run;
+  struct imd_fds held;             /* places that are not there, see protect.h */
 };
 
 /* A prepare as it came: what the run points into. */
@@ -85,6 +87,7 @@ _Noreturn static void fail(struct warden *warden, const struct imd_error *err)
   /* The protocol's word: by then everything is torn down. What cannot be killed is waited for after it. */
   if (kill_cell(&warden->cell, &warden->cgroup, &warden->payload, UNKILLABLE_MS))
     cgroup_remove(&warden->cgroup);
+  protect_release(&warden->cell, &warden->run, &warden->held);
   tell_end(warden, IMD_FAILED, body, 2, NULL);
   end(warden);
 }
@@ -187,7 +190,8 @@ static int prepare(struct warden *warden, struct imd_error *err)
 {
   cleanup_sources struct sources sources = {NULL, 0};
   if (processors_choose(&warden->run, warden->cell.config, err) < 0 || make_cgroup(warden, err) < 0 || peer_open_sources(&warden->cell, &warden->run, &sources, err) < 0 ||
-      mounts_apply(&warden->cell, &warden->run, &sources, err) < 0 || settle_network(&warden->run, err) < 0)
+      mounts_apply(&warden->cell, &warden->run, &sources, &warden->held, err) < 0 ||
+      settle_network(&warden->run, err) < 0)
     return -1;
   explain_watch_read(&warden->cell.explain, warden->run.plan);
   return payload_start(&warden->payload, &warden->cell, &warden->cgroup, &warden->run, err);
@@ -238,6 +242,7 @@ static void serve(struct warden *warden)
   bool orphaned = false;
   const int result =
       supervise(&warden->cell, &warden->cgroup, &warden->run, &warden->payload, &outcome, &orphaned, &err);
+  protect_release(&warden->cell, &warden->run, &warden->held);
   if (result < 0)
     fail(warden, &err);
   if (!orphaned)

@@ -75,9 +75,9 @@ def test_what_may_stand_once_may_not_stand_twice() -> None:
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (Step(Op.TMPFS, (1, 2), (b"/a",)), "TMPFS: 2 numbers instead of 3"),
-        (Step(Op.TMPFS, (1, 2, 3), ()), "TMPFS: 0 strings instead of 1"),
-        (Step(Op.TMPFS, (2**64, 2, 3), (b"/a",)), "TMPFS: a number outside 64 bits"),
+        (Step(Op.TMPFS, (1, 2), (b"/a",)), "TMPFS: 2 numbers instead of 4"),
+        (Step(Op.TMPFS, (1, 2, 3, 0), ()), "TMPFS: 0 strings instead of 1"),
+        (Step(Op.TMPFS, (2**64, 2, 3, 0), (b"/a",)), "TMPFS: a number outside 64 bits"),
         (Step(Op.HIDE, (), (b"/a\0b",)), "HIDE: a NUL inside a string"),
         (Step(Op.EXEC, (2,), (b"/", b"a")), "EXEC: argc counts no argument, or more than there are"),
         (Step(Op.FILE, (0,), (b"/a", b"x" * ((1 << 20) + 1))), "FILE: a string of 1048577 bytes, at most 1048576"),
@@ -109,7 +109,7 @@ def test_a_resource_reads_by_its_name() -> None:
 
 
 def test_a_modes_digits_are_octal() -> None:
-    assert Step(Op.TMPFS, (4096, 8, 0o1777), (b"/tmp",)).describe()["mode"] == "1777"
+    assert Step(Op.TMPFS, (4096, 8, 0o1777, 0), (b"/tmp",)).describe()["mode"] == "1777"
 
 
 def test_a_command_reads_as_argv_and_env() -> None:

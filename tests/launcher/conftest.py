@@ -13,7 +13,8 @@ from tests.launcher.harness import Broker
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "native" / "launcher"
 PARTS = (
-    "accept error launcher main message options outbox parker plan pool processors relay remains sweep table template util vfs"
+    "accept error landlock launcher main message options outbox parker plan pool processors relay remains sweep table"
+    " template util vfs"
 ).split()
 FLAGS = [
     *("-std=gnu11", "-D_GNU_SOURCE=", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"),

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from immured.host.syscalls import landlock_abi
 from immured.isolation import abi, messages
 from immured.isolation.abi import Message, Op
+from immured.isolation.landlock import landlock_steps
 from immured.isolation.messages import HEADER
 from immured.isolation.plan import Plan, Step
 from immured.isolation.sealed import sealed_memfd
@@ -58,6 +60,7 @@ def plan_for(*argv: str, sandbox: str = "s-1", env: Sequence[str] = (), binds: S
             Step(Op.IDENTITY, (1000, 1000)),
             Step(Op.DROP_CAPABILITIES),
             Step(Op.NO_NEW_PRIVS),
+            *landlock_steps(landlock_abi(), network=True),
             Step(Op.SECCOMP, (), (struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000),)),
             Step(Op.EXEC, (len(argv),), (b"/", *(one.encode() for one in argv), *(one.encode() for one in env))),
         )

@@ -17,8 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from immured.host.syscalls import landlock_abi
 from immured.isolation import abi, messages
 from immured.isolation.abi import Cause, Message, Op
+from immured.isolation.landlock import landlock_steps
 from immured.isolation.messages import Exited, Failed
 from immured.isolation.plan import Step
 
@@ -94,6 +96,7 @@ class Wish:
             Step(Op.IDENTITY, (abi.PAYLOAD_ID, abi.PAYLOAD_ID)),
             Step(Op.DROP_CAPABILITIES),
             Step(Op.NO_NEW_PRIVS),
+            *landlock_steps(landlock_abi(), network=self.loopback),
             Step(Op.SECCOMP, (), (self.program,)),
             *([Step(Op.EXPLAIN, (int(self.halt),), (self.explained,))] if self.explained else []),
             Step(Op.EXEC, (len(words),), (self.cwd.encode(), *words, *(one.encode() for one in self.env))),

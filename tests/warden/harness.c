@@ -1,5 +1,7 @@
 /* A warden alone, with the test in the launcher's place: becomes warden_main as the parker's child would. */
 #define _GNU_SOURCE
+#include "landlock.h"
+#include "plan.h"
 #include "processors.h"
 #include "warden.h"
 
@@ -51,5 +53,6 @@ int main(int argc, char **argv)
   prctl(PR_SET_NAME, "immured-warden");
   if (chdir("/") < 0)
     return 2;
+  imd_plan_require_landlock(landlock_rung());
   warden_main(&config, socket);
 }

@@ -513,7 +513,7 @@ def test_a_directory_does_not_go_on_a_file(cell: Cell, place: Path) -> None:
 
 
 def test_a_private_tmpfs_is_the_payloads_and_bounded(cell: Cell) -> None:
-    scratch = Step(Op.TMPFS, (1 << 20, 100, 0o700), (b"/scratch",))
+    scratch = Step(Op.TMPFS, (1 << 20, 100, 0o700, 0), (b"/scratch",))
     run = cell.run(shell("stat -c %u:%a /scratch; head -c 2M /dev/zero > /scratch/x; stat -c %s /scratch/x", scratch))
     assert run.text.split() == ["1000:700", str(1 << 20)]
 
@@ -536,14 +536,14 @@ def test_what_is_not_there_needs_no_hiding(cell: Cell) -> None:
 def test_what_is_protected_cannot_be_written(cell: Cell, place: Path) -> None:
     mine = directory(place / "mine", ALICE.uid)
     directory(mine / ".git", ALICE.uid)
-    protect = Step(Op.PROTECT, (), (b"/m/.git",))
+    protect = Step(Op.PROTECT, (0,), (b"/m/.git",))
     run = cell.run(shell("touch /m/x /m/.git/x", bind(mine, "/m", BindFlag.WRITE), protect), ALICE)
     assert b"Read-only file system" in run.stderr
     assert (mine / "x").exists()
 
 
 def test_protection_of_what_is_not_there_is_refused(cell: Cell) -> None:
-    failed = cell.refused(shell("true", Step(Op.PROTECT, (), (b"/tmp/absent",))))
+    failed = cell.refused(shell("true", Step(Op.PROTECT, (0,), (b"/tmp/absent",))))
     assert (failed.stage, failed.errno) == (Stage.TARGET, errno.ENOENT)
 
 

@@ -128,7 +128,7 @@ def test_a_working_directory_that_is_none_is_named(cell: Cell, cwd: str) -> None
 
 
 def test_a_working_directory_that_the_payload_may_not_enter_is_named(cell: Cell) -> None:
-    private = Step(Op.TMPFS, (4096, 10, 0), (b"/tmp/private",))
+    private = Step(Op.TMPFS, (4096, 10, 0, 0), (b"/tmp/private",))
     failed = cell.refused(Wish(["true"], cwd="/tmp/private", mounts=[private]))
     assert (failed.stage, failed.errno) == (Stage.CWD, errno.EACCES)
 

@@ -9,6 +9,8 @@ from immured._abi import ffi, lib
 
 __all__ = [
     "EXPLAIN_HALT",
+    "LANDLOCK_NEWEST",
+    "LANDLOCK_OLDEST",
     "MAX_COLLECT",
     "MAX_PACKET",
     "MAX_PLAN",
@@ -21,10 +23,12 @@ __all__ = [
     "PLAN_MAGIC",
     "PROTOCOL_VERSION",
     "SLOT_SIZE",
+    "Absent",
     "AffinityFlag",
     "BindFlag",
     "Cause",
     "Controller",
+    "LandlockFlag",
     "Measured",
     "Message",
     "Op",
@@ -46,6 +50,8 @@ PAYLOAD_ID: Final[int] = lib.IMD_PAYLOAD_ID
 PLAN_MAGIC: Final[int] = lib.IMD_PLAN_MAGIC
 PLAN_IN_MEMFD: Final[int] = lib.IMD_PLAN_IN_MEMFD
 OURS_0: Final[int] = lib.IMD_OURS_0
+LANDLOCK_OLDEST: Final[int] = lib.IMD_LANDLOCK_OLDEST
+LANDLOCK_NEWEST: Final[int] = lib.IMD_LANDLOCK_NEWEST
 
 
 class Message(IntEnum):
@@ -81,6 +87,7 @@ class Op(IntEnum):
     IDENTITY = lib.IMD_OP_IDENTITY
     DROP_CAPABILITIES = lib.IMD_OP_DROP_CAPABILITIES
     NO_NEW_PRIVS = lib.IMD_OP_NO_NEW_PRIVS
+    LANDLOCK = lib.IMD_OP_LANDLOCK
     SECCOMP = lib.IMD_OP_SECCOMP
     EXPLAIN = lib.IMD_OP_EXPLAIN
     EXEC = lib.IMD_OP_EXEC
@@ -100,6 +107,20 @@ class AffinityFlag(IntFlag):
 
     EXCLUSIVE = lib.IMD_AFFINITY_EXCLUSIVE
     CPUSET = lib.IMD_AFFINITY_CPUSET
+
+
+class Absent(IntEnum):
+    """`enum imd_absent`: what becomes of a protected place that is not there."""
+
+    REFUSED = lib.IMD_ABSENT_REFUSED
+    PASSED = lib.IMD_ABSENT_PASSED
+    HELD = lib.IMD_ABSENT_HELD
+
+
+class LandlockFlag(IntFlag):
+    """`enum imd_landlock_flag`."""
+
+    NO_NETWORK = lib.IMD_LANDLOCK_NO_NETWORK
 
 
 class Cause(IntEnum):

@@ -12,6 +12,7 @@ from immured.errors import Refused
 from immured.isolation import abi
 from immured.isolation.abi import Op
 from immured.isolation.filesystem import Grants, View, file_steps, view_of
+from immured.isolation.landlock import landlock_steps
 from immured.isolation.means import Means, means_of
 from immured.isolation.plan import Part, Plan, Step
 from immured.isolation.profiles import SHIPPED, Profiles
@@ -139,6 +140,7 @@ def _frame(manifest: Manifest, facts: HostFacts, grants: Grants, passed: frozens
         Step(Op.IDENTITY, (abi.PAYLOAD_ID, abi.PAYLOAD_ID)),
         Step(Op.DROP_CAPABILITIES),
         Step(Op.NO_NEW_PRIVS),
+        *landlock_steps(facts.landlock_abi, network=manifest.network.mode == "loopback"),
         Step(Op.SECCOMP, (), (program,)),
         Step(Op.EXPLAIN, (abi.EXPLAIN_HALT if manifest.filesystem.on_violation == "halt" else 0,), (explained,)),
     ]

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from immured.errors import Refused
-from immured.isolation.abi import BindFlag, Op
+from immured.isolation.abi import Absent, BindFlag, Op
 from immured.isolation.plan import Step
 from immured.manifest.items import show
 from immured.manifest.paths import beneath
+from immured.manifest.protect import protected_places
 from immured.manifest.schema import Tmpfs
 
 if TYPE_CHECKING:
@@ -58,20 +59,23 @@ def view_of(manifest: Manifest, grants: Grants) -> View:
     Raises Refused `bad_argument` where a run's tighter limit `disk` no longer holds the manifest's tmpfs sizes.
     """
     filesystem = manifest.filesystem
-    mounts = [(bind.target, False, _bind_step(bind, grants, write=False)) for bind in filesystem.read]
-    mounts += [(bind.target, True, _bind_step(bind, grants, write=True)) for bind in filesystem.write]
+    protected = protected_places(filesystem)
+    noexec = frozenset(filesystem.noexec)
+    mounts = [(bind.target, False, _bind_step(bind, grants, noexec, write=False)) for bind in filesystem.read]
+    mounts += [(bind.target, True, _bind_step(bind, grants, noexec, write=True)) for bind in filesystem.write]
     for one, size in _sized(manifest, {target for target, _, _ in mounts}):
         inodes = max(_MIN_INODES, min(_MAX_INODES, size // _BYTES_PER_INODE))
-        mounts.append((one.target, True, Step(Op.TMPFS, (size, inodes, one.mode), (one.target,))))
+        operands = (size, inodes, one.mode, int(one.target in noexec))
+        mounts.append((one.target, True, Step(Op.TMPFS, operands, (one.target,))))
     mounts.sort(key=lambda mount: _depth(mount[0]))
     covers = [(path, Step(Op.HIDE, (), (path,))) for path in filesystem.hide]
-    covers += [(path, Step(Op.PROTECT, (), (path,))) for path in filesystem.protect]
+    covers += [(one.path, Step(Op.PROTECT, (int(Absent[one.absent.upper()]),), (one.path,))) for one in protected]
     covers.sort(key=lambda cover: _depth(cover[0]))
     return View(
         root=None if filesystem.root is None else Step(Op.ROOTFS, (), (filesystem.root,)),
         steps=(*(step for _, _, step in mounts), *(step for _, step in covers)),
         writable=tuple((target, write) for target, write, _ in mounts),
-        closed=(*filesystem.hide, *filesystem.protect),
+        closed=(*filesystem.hide, *(one.path for one in protected)),
     )
 
 
@@ -86,11 +90,11 @@ def file_steps(view: View, files: Mapping[bytes, bytes]) -> list[Step]:
     return [Step(Op.FILE, (_FILE_MODE,), (path, data)) for path, data in files.items()]
 
 
-def _bind_step(bind: Bind, grants: Grants, *, write: bool) -> Step:
+def _bind_step(bind: Bind, grants: Grants, noexec: frozenset[bytes], *, write: bool) -> Step:
     flags = BindFlag(0)
     if write:
         flags |= BindFlag.WRITE
-    if bind.noexec:
+    if bind.noexec or bind.target in noexec:
         flags |= BindFlag.NOEXEC
     if bind.optional:
         flags |= BindFlag.OPTIONAL

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from immured.isolation import abi
-from immured.isolation.abi import AffinityFlag, BindFlag, Op
+from immured.isolation.abi import Absent, AffinityFlag, BindFlag, LandlockFlag, Op
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,9 +57,9 @@ SHAPES: Final[dict[Op, Shape]] = {
     Op.COLLECT: Shape(3, ("max_bytes",), ("path",), repeats=True),
     Op.ROOTFS: Shape(4, (), ("source",)),
     Op.BIND: Shape(5, ("flags",), ("source", "target"), repeats=True),
-    Op.TMPFS: Shape(5, ("size_bytes", "inodes", "mode"), ("target",), repeats=True),
+    Op.TMPFS: Shape(5, ("size_bytes", "inodes", "mode", "noexec"), ("target",), repeats=True),
     Op.HIDE: Shape(5, (), ("target",), repeats=True),
-    Op.PROTECT: Shape(5, (), ("target",), repeats=True),
+    Op.PROTECT: Shape(5, ("absent",), ("target",), repeats=True),
     Op.FILE: Shape(5, ("mode",), ("target", "bytes"), repeats=True),
     Op.SEAL_ROOT: Shape(6, required=True),
     Op.LOOPBACK: Shape(7),
@@ -69,9 +69,10 @@ SHAPES: Final[dict[Op, Shape]] = {
     Op.IDENTITY: Shape(11, ("uid", "gid"), required=True),
     Op.DROP_CAPABILITIES: Shape(12, required=True),
     Op.NO_NEW_PRIVS: Shape(13, required=True),
-    Op.SECCOMP: Shape(14, (), ("program",), required=True),
-    Op.EXPLAIN: Shape(15, ("flags",), ("program",)),
-    Op.EXEC: Shape(16, ("argc",), ("cwd",), required=True),  # then argv, then env
+    Op.LANDLOCK: Shape(14, ("rung", "flags")),  # required where the kernel has it: the launcher sees to that
+    Op.SECCOMP: Shape(15, (), ("program",), required=True),
+    Op.EXPLAIN: Shape(16, ("flags",), ("program",)),
+    Op.EXEC: Shape(17, ("argc",), ("cwd",), required=True),  # then argv, then env
 }
 
 _REQUIRED: Final = frozenset(op for op, shape in SHAPES.items() if shape.required)
@@ -79,6 +80,11 @@ _RLIMITS: Final = {
     value: name.removeprefix("RLIMIT_").lower()
     for name, value in vars(resource).items()
     if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+}
+_FLAGS: Final[dict[Op, dict[str, int]]] = {
+    Op.BIND: {flag.name.lower(): flag for flag in BindFlag if flag.name},
+    Op.LANDLOCK: {flag.name.lower(): flag for flag in LandlockFlag if flag.name},
+    Op.EXPLAIN: {"halt": abi.EXPLAIN_HALT},
 }
 _OCTAL: Final = frozenset({"mode", "mask"})
 
@@ -106,7 +112,7 @@ class Step:
         shown: dict[str, object] = {"step": self.op.name.lower()}
         for name, number in zip(shape.numbers, self.numbers, strict=False):
             if name != "argc":
-                shown[name] = _show_number(name, number)
+                shown[name] = _show_number(self.op, name, number)
         if self.op in (Op.SECCOMP, Op.EXPLAIN):
             program = self.strings[0]
             shown |= {"instructions": len(program) // 8, "sha256": hashlib.sha256(program).hexdigest()}
@@ -199,14 +205,16 @@ def _check_order(steps: Sequence[Step]) -> None:
         raise PlanError(f"{min(missing).name} is missing")
 
 
-def _show_number(name: str, number: int) -> object:
+def _show_number(op: Op, name: str, number: int) -> object:
     if name == "flags":
-        return [flag.name.lower() for flag in BindFlag if number & flag and flag.name]
+        return [word for word, flag in _FLAGS[op].items() if number & flag]
+    if name == "absent":
+        return Absent(number).name.lower()
     if name == "affinity":
         return [flag.name.lower() for flag in AffinityFlag if number & flag and flag.name]
     if name == "resource":
         return _RLIMITS.get(number, str(number))
-    if name == "kill_on_pids":
+    if name in ("kill_on_pids", "noexec"):
         return bool(number)
     if name in _OCTAL:
         return f"{number:04o}"

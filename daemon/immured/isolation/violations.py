@@ -20,6 +20,7 @@ from immured.isolation.messages import Exited
 from immured.isolation.profiles import SHIPPED, Profiles
 from immured.isolation.seccomp import host_architecture
 from immured.manifest.paths import beneath
+from immured.manifest.protect import protected_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +96,7 @@ def _path_rule(path: bytes, manifest: Manifest) -> tuple[str, str]:
         ("read", [bind.target for bind in filesystem.read], "bind it to be written: filesystem.write, or --rw"),
         (
             "protect",
-            filesystem.protect,
+            [one.path for one in protected_places(filesystem)],
             "it is protected by name; write elsewhere, or take it out of filesystem.protect",
         ),
         ("hide", filesystem.hide, "it is hidden by name; write elsewhere, or take it out of filesystem.hide"),

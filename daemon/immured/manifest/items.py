@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from immured.manifest.paths import MAX_PATH, path_of, target_problem
-from immured.manifest.schema import Bind, Tmpfs
+from immured.manifest.protect import ABSENT, group_names
+from immured.manifest.schema import Bind, Protected, ProtectGroup, Tmpfs
 from immured.manifest.units import size_of
 from immured.wire.strict import kind_of, shown, take
 
@@ -23,6 +24,7 @@ __all__ = [
     "read_list",
     "read_passed",
     "read_path",
+    "read_protected",
     "read_syscall",
     "read_target",
     "read_tmpfs",
@@ -79,6 +81,22 @@ def read_tmpfs(fields: Fields, name: str, value: object) -> Tmpfs:
     if not _MODE.fullmatch(mode):
         raise inner.wrong("mode", f"is {shown(mode)}; write it in octal, such as '0755'")
     return Tmpfs(target, _size(inner, "size") if "size" in inner else None, int(mode, 8))
+
+
+def read_protected(fields: Fields, name: str, value: object) -> Protected | ProtectGroup:
+    """A place inside, `@group`, or `{path, absent}`."""
+    if isinstance(value, str) and value.startswith("@"):
+        if value[1:] not in group_names():
+            known = ", ".join(f"@{one}" for one in group_names())
+            raise fields.wrong(name, f"holds {shown(value)}, which is no group", f"the groups are {known}")
+        return ProtectGroup(value[1:])
+    if not isinstance(value, dict):
+        return Protected(read_target(fields, name, value))
+    inner = take(value, f"{fields.where}.{name}", ("path", "absent"), code=INVALID, unknown=INVALID)
+    absent = inner.optional("absent", str) or "held"
+    if absent not in ABSENT:
+        raise inner.wrong("absent", f"is {shown(absent)}; it may be 'held', 'passed' or 'refused'")
+    return Protected(read_target(inner, "path", _needed(inner, "path")), absent)
 
 
 def read_path(fields: Fields, name: str, value: object) -> bytes:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["MAX_PATH", "beneath", "path_of", "target_problem"]
+__all__ = ["ALWAYS_MOUNTED", "MAX_PATH", "beneath", "path_of", "target_problem"]
 
 MAX_PATH: Final = 4095
+ALWAYS_MOUNTED: Final = (b"/tmp", b"/dev/shm")
+"""Private directories in memory that every sandbox has, whether its manifest names them or not."""
+
 _MAX_NAME: Final = 255
 _KERNELS: Final = (b"/proc", b"/sys", b"/dev")
 

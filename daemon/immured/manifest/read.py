@@ -20,6 +20,7 @@ from immured.manifest.items import (
     read_list,
     read_passed,
     read_path,
+    read_protected,
     read_syscall,
     read_target,
     read_tmpfs,
@@ -27,7 +28,8 @@ from immured.manifest.items import (
     text_bytes,
 )
 from immured.manifest.limits import limits_of
-from immured.manifest.paths import beneath
+from immured.manifest.paths import ALWAYS_MOUNTED, beneath
+from immured.manifest.protect import protected_places
 from immured.manifest.schema import Command, Filesystem, Manifest, Network, Syscalls
 from immured.wire.strict import kind_of, shown, take
 from immured.wire.strict_msgpack import pack
@@ -152,7 +154,7 @@ def _command(top: Fields, base: Command) -> Command:
 
 
 def _filesystem(top: Fields, base: Filesystem) -> Filesystem:
-    fields = _table(top, "filesystem", "root", "read", "write", "tmpfs", "protect", "hide", "on_violation")
+    fields = _table(top, "filesystem", "root", "read", "write", "tmpfs", "protect", "hide", "on_violation", "noexec")
     root = base.root
     if "root" in fields:
         root = None if fields.values["root"] == "host" else read_path(fields, "root", fields.values["root"])
@@ -168,9 +170,10 @@ def _filesystem(top: Fields, base: Filesystem) -> Filesystem:
         read=read,
         write=write,
         tmpfs=read_list(fields, "tmpfs", inherited, read_tmpfs, _MAX_PATHS),
-        protect=read_list(fields, "protect", base.protect, read_target, _MAX_PATHS),
+        protect=read_list(fields, "protect", base.protect, read_protected, _MAX_PATHS),
         hide=read_list(fields, "hide", base.hide, read_target, _MAX_PATHS),
         on_violation=on_violation,
+        noexec=read_list(fields, "noexec", base.noexec, read_path, _MAX_PATHS),
     )
     _check_places(fields, found)
     return found
@@ -179,18 +182,23 @@ def _filesystem(top: Fields, base: Filesystem) -> Filesystem:
 def _check_places(fields: Fields, found: Filesystem) -> None:
     places = [(name, bind.target) for name in ("read", "write") for bind in getattr(found, name)]
     places += [("tmpfs", one.target) for one in found.tmpfs]
-    covered = [(name, path) for name in ("protect", "hide") for path in getattr(found, name)]
-    if len(places) + len(covered) > _MAX_PATHS:
-        raise fields.wrong("read", f"and the other lists have {len(places) + len(covered)} paths; at most {_MAX_PATHS}")
+    protected = protected_places(found)
+    count = len(places) + len(found.hide) + len(protected)
+    if count > _MAX_PATHS:
+        raise fields.wrong("read", f"and the other lists have {count} paths; at most {_MAX_PATHS}")
     taken: dict[bytes, str] = {}
     for name, target in places:
         if other := taken.get(target):
             where = "" if other == name else f", in {other} too"
             raise fields.wrong(name, f"places {show(target)} twice{where}", "name each place inside once")
         taken[target] = name
-    for path in found.protect:
-        if any(beneath(path, hidden) for hidden in found.hide):
-            raise fields.wrong("protect", f"holds {show(path)}, which `hide` hides", "name it in one of the two")
+    for one in protected:
+        if any(beneath(one.path, hidden) for hidden in found.hide):
+            raise fields.wrong("protect", f"holds {show(one.path)}, which `hide` hides", "name it in one of the two")
+    for path in found.noexec if "noexec" in fields else ():
+        if path not in taken and path not in ALWAYS_MOUNTED:
+            remedy = "name the place of an entry of read, write or tmpfs, /tmp or /dev/shm"
+            raise fields.wrong("noexec", f"holds {show(path)}, at which nothing is mounted", remedy)
 
 
 def _check_disk(manifest: Manifest) -> None:

@@ -8,7 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["LIMITS", "Bind", "Command", "Filesystem", "Limits", "Manifest", "Network", "Syscalls", "Tmpfs"]
+__all__ = [
+    "LIMITS",
+    "Bind",
+    "Command",
+    "Filesystem",
+    "Limits",
+    "Manifest",
+    "Network",
+    "ProtectGroup",
+    "Protected",
+    "Syscalls",
+    "Tmpfs",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,21 @@ class Tmpfs:
     target: bytes
     size: int | None = None
     mode: int = 0o1777
+
+
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """A place inside that stays as it is. `absent`: one of `protect.ABSENT`, for where it is not there."""
+
+    path: bytes
+    absent: str = "held"
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectGroup:
+    """The places of a shipped group, beneath every target of `write`."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +80,18 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Filesystem:
-    """What is there. `root`: None for the host's programs, else a directory that is the root."""
+    """What is there. `root`: None for the host's programs, else a directory that is the root. `noexec`: the places of
+    mounts in which nothing can be executed.
+    """
 
     root: bytes | None
     read: tuple[Bind, ...]
     write: tuple[Bind, ...]
     tmpfs: tuple[Tmpfs, ...]
-    protect: tuple[bytes, ...]
+    protect: tuple[Protected | ProtectGroup, ...]
     hide: tuple[bytes, ...]
     on_violation: str
+    noexec: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,40 @@
+"""Directories and files on the host, of owners that no account has: what callers of tests name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from immured.isolation.plan import Step
+from tests.warden.cell import Peer, Wish
+
+__all__ = ["ALICE", "BOB", "STAFF", "directory", "give", "shell", "text"]
+
+ALICE: Final = Peer(61001, 61001)
+BOB: Final = 61002
+STAFF: Final = 61010
+
+
+def give(path: Path, uid: int, mode: int, gid: int | None = None) -> Path:
+    """Owner and mode."""
+    os.chown(path, uid, uid if gid is None else gid)
+    path.chmod(mode)
+    return path
+
+
+def directory(path: Path, uid: int, mode: int = 0o755, gid: int | None = None) -> Path:
+    """A new directory."""
+    path.mkdir()
+    return give(path, uid, mode, gid)
+
+
+def text(path: Path, uid: int, mode: int = 0o644, content: str = "content\n", gid: int | None = None) -> Path:
+    """A new file."""
+    path.write_text(content)
+    return give(path, uid, mode, gid)
+
+
+def shell(command: str, *mounts: Step, **rest: object) -> Wish:
+    """A command line, with what is mounted for it."""
+    return Wish(["sh", "-c", command], mounts=mounts, **rest)  # type: ignore[arg-type]
