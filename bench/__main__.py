@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -75,7 +76,7 @@ def measure(ground: Ground, only: Sequence[str]) -> list[Part]:
         begun = time.monotonic()
         try:
             part = row(ground)
-        except (ImmuredError, OSError, RuntimeError, ValueError) as error:
+        except (ImmuredError, OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
             why = f"the measurement failed: {type(error).__name__}: {error}"
             part = Part(", ".join(names), [bars.Shown(name, None, why, failed=True) for name in names])
         parts.append(part)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Final
 
 import psutil
 
-__all__ = ["KERNEL", "kernel_kib", "of_processes", "parse_kib", "per_unit", "read_meminfo", "tree"]
+__all__ = ["KERNEL", "of_processes", "parse_kib", "per_unit", "read_meminfo", "tree"]
 
 #: What /proc/meminfo counts of the kernel's own that grows with sandboxes; PSS shows none of it.
 KERNEL: Final = ("SUnreclaim", "KernelStack", "PageTables", "Percpu")
@@ -21,17 +21,12 @@ def parse_kib(text: str) -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
 
 
-def kernel_kib(meminfo: Mapping[str, int]) -> int:
-    """The kernel's part, in KiB. KeyError names a line that this kernel does not have."""
-    return sum(meminfo[name] for name in KERNEL)
-
-
 def read_meminfo() -> dict[str, int]:
     """Of this machine, now."""
     return parse_kib(Path("/proc/meminfo").read_text())
 
 
-def per_unit(before: Sequence[float], during: Sequence[float], after: Sequence[float], units: int) -> float:
+def per_unit(before: Sequence[float], during: Sequence[float], after: Sequence[float], *, units: int) -> float:
     """What each of `units` added, where the machine drifts evenly: against the middle of before and after."""
     return (fmean(during) - (fmean(before) + fmean(after)) / 2) / units
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -29,9 +29,9 @@ SLEEPER: Final = {"schema": 1, "name": "sleeper", "limits": {"wall": "1h"}}
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """KiB: the kernel's part of the machine, and the PSS of the daemon's processes, with and without payloads."""
+    """KiB: the lines of the kernel's part, of the whole machine; the PSS of the daemon's processes, and of payloads."""
 
-    kernel: int
+    kernel: Mapping[str, int]
     ours: int
     payloads: int
 
@@ -54,22 +54,25 @@ def measure(ground: Ground) -> Part:
     none, many = series
     how = f"{many.p50:.2f} ms with {count}, {none.p50:.2f} with none"
     speed = Shown("live", many.p50 / none.p50, how, {one.name: one.walls for one in series})
-    return Part(f"{count} live sandboxes", [speed, _memory(before, during, after, count)], series={"live": series})
+    held, rows = _memory(before, during, after, count)
+    return Part(f"{count} live sandboxes", [speed, held], rows, series={"live": series})
 
 
-def _memory(before: Sequence[Look], during: Sequence[Look], after: Sequence[Look], count: int) -> Shown:
-    def each(name: str) -> float:
-        phases = [[float(getattr(look, name)) for look in looks] for looks in (before, during, after)]
-        return memory.per_unit(phases[0], phases[1], phases[2], count)
-
-    kernel, ours, payloads = each("kernel"), each("ours"), each("payloads")
+def _memory(before: Sequence[Look], during: Sequence[Look], after: Sequence[Look], count: int) -> tuple[Shown, str]:
+    phases = (before, during, after)
+    growth: dict[str, float] = {}
+    for name in memory.KERNEL:
+        growth[name] = memory.per_unit(*[[look.kernel[name] for look in looks] for looks in phases], units=count)
+    ours = memory.per_unit(*[[look.ours for look in looks] for looks in phases], units=count)
+    payload = memory.per_unit(*[[look.payloads for look in looks] for looks in phases], units=count)
+    kernel = sum(growth.values())
     how = (
         f"PSS of warden, PID 1 and the rest of ours {ours:.0f} KiB, the kernel's {kernel:.0f} KiB with the payload's "
-        f"stacks and page tables; the payload itself (/bin/sleep) {payloads:.0f} KiB more"
+        f"stacks and page tables; the payload itself (/bin/sleep) {payload:.0f} KiB more"
     )
-    return Shown(
-        "memory", ours + kernel, how, {"ours": ours, "kernel": kernel, "payload": payloads, "sandboxes": count}
-    )
+    lines = "\n".join(f"| {name} | {kib:.0f} |" for name, kib in {"PSS of ours": ours, **growth}.items())
+    figures: dict[str, object] = {"ours": ours, **growth, "payload": payload, "sandboxes": count}
+    return Shown("memory", ours + kernel, how, figures), f"| KiB a sandbox | |\n|---|---:|\n{lines}"
 
 
 def looks(daemon: ThrowawayDaemon) -> list[Look]:
@@ -81,7 +84,8 @@ def looks(daemon: ThrowawayDaemon) -> list[Look]:
         pids = memory.tree(daemon.pid)
         whole = memory.of_processes(pids)["Pss"]
         payloads = memory.of_processes(pids, named="sleep")["Pss"]
-        found.append(Look(memory.kernel_kib(memory.read_meminfo()), whole - payloads, payloads))
+        meminfo = memory.read_meminfo()
+        found.append(Look({name: meminfo[name] for name in memory.KERNEL}, whole - payloads, payloads))
     return found
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 from bench import memory
 
 MEMINFO = """\
@@ -24,22 +22,14 @@ def test_lines_without_a_unit_are_no_memory() -> None:
     assert memory.parse_kib(MEMINFO)["MemTotal"] == 24684564
 
 
-def test_the_kernels_part_is_what_pss_does_not_show() -> None:
-    assert memory.kernel_kib(memory.parse_kib(MEMINFO)) == 46000
-
-
-def test_a_kernel_without_such_a_line_is_named() -> None:
-    with pytest.raises(KeyError, match="Percpu"):
-        memory.kernel_kib(memory.parse_kib(MEMINFO.replace("Percpu", "Other")))
-
-
-def test_this_kernel_has_them() -> None:
-    assert memory.kernel_kib(memory.read_meminfo()) > 0
+def test_this_kernel_counts_what_pss_does_not_show() -> None:
+    meminfo = memory.read_meminfo()
+    assert all(meminfo[name] > 0 for name in memory.KERNEL)
 
 
 def test_drift_of_the_machine_is_nobodys() -> None:
     # 100 more for everybody by the middle, 200 by the end; and 50 sandboxes of 10 each in the middle.
-    assert memory.per_unit([1000, 1000], [1600], [1200], 50) == 10
+    assert memory.per_unit([1000, 1000], [1600], [1200], units=50) == 10
 
 
 def test_a_process_and_its_children_are_counted() -> None:
