@@ -5,6 +5,7 @@ import errno
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 way, place = sys.argv[1], sys.argv[2]
@@ -15,7 +16,7 @@ AT_REMOVEDIR = 0x200
 AT_EMPTY_PATH = 0x1000
 X86 = os.uname().machine == "x86_64"
 # Numbers of system calls that Python does not make itself, or not this way. x86_64 and, where it has them, aarch64.
-NUMBERS = {
+NUMBERS: dict[str, tuple[int, int | None]] = {
     "open": (2, None), "creat": (85, None), "openat": (257, 56), "mkdir": (83, None), "mkdirat": (258, 34),
     "mknod": (133, None), "mknodat": (259, 33), "unlink": (87, None), "unlinkat": (263, 35), "rmdir": (84, None),
     "rename": (82, None), "renameat": (264, 38), "renameat2": (316, 276), "link": (86, None), "linkat": (265, 37),
@@ -27,9 +28,10 @@ NUMBERS = {
 }  # fmt: skip
 
 
-def call(name, *arguments):
+def call(name: str, *arguments: str | bytes | int | None) -> int:
     """The errno of a system call, 0 where it succeeds."""
     number = NUMBERS[name][0 if X86 else 1]
+    assert number is not None
     given = [one.encode() if isinstance(one, str) else one for one in arguments]
     result = libc.syscall(
         ctypes.c_long(number), *[ctypes.c_long(one) if isinstance(one, int) else one for one in given]
@@ -37,44 +39,50 @@ def call(name, *arguments):
     return ctypes.get_errno() if result < 0 else 0
 
 
-def at(name=""):
+def at(name: str = "") -> str:
     return f"{place}/{name}" if name else place
 
 
-def readable(name="file"):
+def readable(name: str = "file") -> int:
     return os.open(at(name), os.O_RDONLY)
 
 
-def directory():
+def directory() -> int:
     return os.open(place, os.O_PATH)
 
 
-def inside(name):
+def inside(name: str) -> str:
     """Relative to the directory, as the working directory."""
     os.chdir(place)
     return name
 
 
-def linked(target):
+def inside_of(name: str) -> str:
+    """Below what is the working directory already."""
+    os.chdir(name)
+    return name
+
+
+def linked(target: str) -> str:
     """By way of a symbolic link elsewhere."""
     os.symlink(target, "/tmp/by-way-of")
     return "/tmp/by-way-of"
 
 
-def in_thread(act):
-    found = []
+def in_thread(act: Callable[[], int]) -> int:
+    found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(act()))
     thread.start()
     thread.join()
     return found[0]
 
 
-def undumpable(act):
+def undumpable(act: Callable[[], int]) -> int:
     libc.prctl(4, 0, 0, 0, 0)
     return act()
 
 
-def by_child(act, fork):
+def by_child(act: Callable[[], int], fork: Callable[[], int]) -> int:
     read, write = os.pipe()
     if fork() == 0:
         os.write(write, act().to_bytes(2, "big"))
@@ -85,7 +93,7 @@ def by_child(act, fork):
 ME = os.getuid()
 NOW = None
 XATTR = (b"user.shield", b"x", 1, 0)
-WAYS = {
+WAYS: dict[str, Callable[[], int]] = {
     "open-write": lambda: call("open", at("file"), os.O_WRONLY, 0),
     "open-new": lambda: call("open", at("new"), os.O_WRONLY | os.O_CREAT, 0o600),
     "openat-write": lambda: call("openat", AT_FDCWD, at("file"), os.O_WRONLY, 0),
@@ -115,7 +123,7 @@ WAYS = {
     )[1],
     "openat-above-linked-cwd": lambda: (
         inside("directory"),
-        os.chdir("directory"),
+        inside_of("directory"),
         call("openat", AT_FDCWD, linked("/proc/self/cwd/..") + "/new", os.O_WRONLY | os.O_CREAT, 0o600),
     )[2],
     "openat-long-path": lambda: call("openat", AT_FDCWD, place + "/." * 1500 + "/file", os.O_WRONLY, 0),
