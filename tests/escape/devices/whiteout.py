@@ -1,8 +1,8 @@
 """Make the one device node that needs no right: an overlay's whiteout, which hides a file where it is merged.
 
-Wall: filter
+Wall: filter; landlock
 Meets: EPERM
-Control: no filter
+Control: fence
 Reference: mknod(2), since Linux 5.8
 """
 
