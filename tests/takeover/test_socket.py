@@ -26,8 +26,10 @@ import pytest
 
 import immured
 from immured.host.cgroup import cgroup2_mount
+from immured.host.syscalls import landlock_abi
 from immured.isolation import abi, messages
 from immured.isolation.abi import BindFlag, Cause, Message, Op, Stage
+from immured.isolation.landlock import landlock_rung, landlock_steps
 from immured.isolation.messages import HEADER
 from immured.isolation.plan import UNLIMITED, Step
 from immured.isolation.sealed import sealed_memfd
@@ -60,6 +62,7 @@ def steps(**changes: Step | Sequence[Step] | None) -> list[Step]:
         "identity": Step(Op.IDENTITY, (1000, 1000)),
         "drop": Step(Op.DROP_CAPABILITIES),
         "no_new_privs": Step(Op.NO_NEW_PRIVS),
+        "landlock": landlock_steps(landlock_abi(), network=True),
         "seccomp": Step(Op.SECCOMP, (), (ALLOW_ALL,)),
         "exec": Step(Op.EXEC, (2,), (b"/", b"/bin/echo", GOT)),
         "after": None,
@@ -178,6 +181,9 @@ FORBIDDEN: dict[str, list[Step]] = {
     "an id after the filter": steps(after=Step(Op.IDENTITY, (1000, 1000))),
     "a mount after the seal": steps(loopback=bind("/etc")),
     "a second program": steps(after=Step(Op.EXEC, (1,), (b"/", b"/bin/true"))),
+    "a rung that the kernel has not": steps(landlock=Step(Op.LANDLOCK, (landlock_rung(landlock_abi()) + 1, 0))),
+    "a flag of Landlock's own": steps(landlock=Step(Op.LANDLOCK, (landlock_rung(landlock_abi()), 1 << 33))),
+    "Landlock after the filter": steps(landlock=None, after=landlock_steps(landlock_abi() or 7, network=True)),
     "an empty filter": steps(seccomp=Step(Op.SECCOMP, (), (b"",))),
     "a filter of 4,097": steps(seccomp=Step(Op.SECCOMP, (), (ALLOW_ALL * 4097,))),
     "cgroup ..": steps(cgroup=cgroup(b"..", b"s")),
@@ -208,6 +214,13 @@ def test_a_forbidden_plan_runs_nothing(launcher: Takeover, name: str) -> None:
         packet, written = launcher.try_run(connection, pack(FORBIDDEN[name]))
     assert packet.failed.stage == Stage.PLAN
     assert written == b""
+
+
+@pytest.mark.skipif(landlock_rung(landlock_abi()) == 0, reason="this kernel has no Landlock to leave out")
+def test_where_the_kernel_has_landlock_no_plan_is_without(launcher: Takeover) -> None:
+    with launcher.connection() as connection:
+        packet, written = launcher.try_run(connection, pack(steps(landlock=None)))
+    assert (packet.failed.stage, written) == (Stage.PLAN, b"")
 
 
 @pytest.mark.parametrize("count", [513, 0xFFFFFFFF])

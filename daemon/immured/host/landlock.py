@@ -76,6 +76,7 @@ LADDER: Final = (
     Rung(7, "6.15", "refusals in the audit log", "who refused is not said by the kernel"),
     Rung(8, "7.0", "all threads at once", "it is entered before there are others"),
     Rung(9, "7.1", "connections to sockets by path", "permissions; for the broker, the filter", _RESOLVE_UNIX),
+    Rung(10, "7.2", "bind, connect and send UDP", "the network namespace; for the broker, the filter", network=0b1100),
 )
 
 _ADD_RULE: Final = 445
