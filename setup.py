@@ -73,6 +73,7 @@ core = Extension(
     [
         "native/core/_core.pyx",
         "native/core/seccomp_compile.c",
+        "native/core/seccomp_simplify.c",
         "native/core/seccomp_shorten.c",
         "native/core/seccomp_evaluate.c",
     ],

@@ -75,6 +75,13 @@ struct imd_seccomp_error { enum imd_seccomp_stage stage; size_t index; const cha
 int imd_seccomp_compile(const struct imd_filter *filter, struct sock_filter *out, size_t capacity, size_t *length,
                         struct imd_seccomp_error *error);
 
+/*
+ * What of the rules of one number matters: `keep[i]` has a bit for each condition of the i-th rule that must be tested, or is
+ * IMD_SECCOMP_NEVER where the rule cannot hold when it is its turn.
+ */
+#define IMD_SECCOMP_NEVER UINT32_MAX
+void imd_seccomp_simplify(const struct imd_filter *filter, const struct imd_rule *rule, size_t rules, uint32_t *keep);
+
 /* Leaves out of a program what changes no answer: loads of what A holds, jumps to jumps, what is never reached. */
 void imd_seccomp_shorten(struct sock_filter *program, size_t *length);
 

@@ -171,12 +171,19 @@ static bool same_verdict(const struct imd_filter *filter, const struct stretch *
 
 static position emit_rules(struct emitter *e, const struct stretch *s)
 {
+  uint32_t keep[IMD_SECCOMP_MAX_RULES];
+  imd_seccomp_simplify(e->filter, s->rule, s->rules, keep);
   position next = give(e, s->action);
+  bool other = false;                  /* a later rule answers otherwise */
   for (size_t i = s->rules; i-- > 0;) {
     const struct imd_rule *rule = &s->rule[i];
+    other = other || (keep[i] != IMD_SECCOMP_NEVER && rule->action != s->action);
+    if (keep[i] == IMD_SECCOMP_NEVER || !other)
+      continue;
     position at = give(e, rule->action);
     for (size_t c = rule->conditions; c-- > 0;)
-      at = test_condition(e, &e->filter->condition[rule->first + c], at, next);
+      if (keep[i] >> c & 1)
+        at = test_condition(e, &e->filter->condition[rule->first + c], at, next);
     next = at;
   }
   return next;

@@ -162,6 +162,53 @@ def test_a_masked_word_is_loaded_once_for_kinds_in_a_row() -> None:
     assert length(kinds) == length(kinds[:1]) + 2
 
 
+@st.composite
+def close_conditions(draw: st.DrawFn) -> model.Condition:
+    """About one argument and few values: most of them say something of most others."""
+    wide = draw(st.sampled_from([0, _core.COMPARE_WIDE]))
+    kind = draw(st.integers(_core.COMPARE_EQ, _core.COMPARE_IN))
+    one, two = draw(st.integers(0, 7)), draw(st.integers(0, 7))
+    edge = draw(st.sampled_from([0, 0, 0, (ALL if wide else LOW) - 7, 1 << 32 if wide else 0]))
+    if kind in (_core.COMPARE_EQ, _core.COMPARE_NE):
+        mask = draw(st.sampled_from([ALL if wide else LOW, 7, 6, 3, 1, LOW]))
+        return 0, kind | wide, (one + edge) & mask, mask
+    return 0, kind | wide, min(one, two) + edge, max(one, two) + edge
+
+
+@settings(deadline=None, max_examples=1000)
+@given(st.lists(st.tuples(model.ACTIONS, st.lists(close_conditions(), max_size=4).map(tuple)), min_size=1, max_size=6))
+def test_what_one_condition_says_of_another_changes_no_answer(
+    listed: list[tuple[int, tuple[model.Condition, ...]]],
+) -> None:
+    rules: list[Rule] = [(5, *rule) for rule in listed]
+    program = compiled(rules)
+    for value in (*range(9), *range(LOW - 8, LOW + 10), *range(ALL - 8, ALL + 1)):
+        expected = model.verdict(rules, 5, (value,) * 6, fallback=FALLBACK, unknown=UNKNOWN, foreign=KILL, x86=True)
+        assert _core.seccomp_evaluate(program, X86_64, 5, (value,)) == expected, hex(value)
+
+
+EQUAL, UNEQUAL, BELOW, AMONG = _core.COMPARE_EQ, _core.COMPARE_NE, _core.COMPARE_LT, _core.COMPARE_IN
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        (ALLOW, ((0, EQUAL, 1, LOW), (0, EQUAL, 2, LOW))),  # both at once is impossible
+        (ALLOW, ((0, EQUAL, 6, 6), (0, BELOW, 0, 0))),  # nothing is below 0
+        (ALLOW, ((0, EQUAL, 0, 7),)),  # the first rule has had it
+        (FALLBACK, ((0, AMONG, 9, 10),)),  # as where no rule holds
+    ],
+)
+def test_a_rule_that_cannot_matter_costs_nothing(extra: tuple[int, tuple[model.Condition, ...]]) -> None:
+    first: list[Rule] = [(5, errno_action(7), ((0, EQUAL, 0, 3),))]
+    assert length([*first, (5, *extra)]) == length(first)
+
+
+@pytest.mark.parametrize("implied", [(0, EQUAL, 4, 4), (0, UNEQUAL, 9, LOW), (0, BELOW, 6, 0), (0, AMONG, 5, 6)])
+def test_a_condition_that_an_earlier_one_decides_costs_nothing(implied: model.Condition) -> None:
+    assert length([(5, ALLOW, ((0, EQUAL, 5, LOW), implied))]) == length([(5, ALLOW, ((0, EQUAL, 5, LOW),))])
+
+
 def test_rules_that_decide_nothing_cost_nothing() -> None:
     condition = (0, _core.COMPARE_EQ, 1, LOW)
     bare: list[Rule] = [(5, ALLOW, (condition,))]
