@@ -12,7 +12,7 @@ from bench.ground import Part
 from bench.measure import block_size, burst, sporadic
 from bench.programs import Answering
 from bench.report import as_json, comparison
-from bench.rows.calls import added_by_explanation, parse
+from bench.rows.calls import LEAST, added_by_explanation, parse
 from bench.rows.dying import part
 from bench.subjects import Sample
 from bench.subjects.others import refusal
@@ -98,9 +98,10 @@ def test_a_program_that_ends_is_told() -> None:
 
 
 def test_what_explanation_adds_is_not_what_opens_cost() -> None:
-    here = parse("open-read 700\nopen-write 4200\n")  # 100 dearer for both, and 3,400 for explaining
-    there = parse("open-read 600\nopen-write 700\n")
+    here = parse("open-read 700 690\nopen-write 4200 3690\n")  # 100 dearer for both, and 3,400 for explaining
+    there = parse("open-read 600 590\nopen-write 700 690\n")
     assert added_by_explanation([here], [there]) == pytest.approx(3.4)
+    assert added_by_explanation([here], [there], LEAST) == pytest.approx(2.9)
 
 
 def test_dying_cgroups_are_counted_against_live_ones() -> None:
