@@ -1,4 +1,4 @@
-"""The same with fanotify, which takes whole mounts, and groups that are counted.
+"""Watch whole mounts with fanotify, in groups that are counted.
 
 Wall: filter
 Meets: EPERM

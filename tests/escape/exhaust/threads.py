@@ -1,4 +1,4 @@
-"""The same with threads, which a limit on processes may not count.
+"""Start threads without end, which a limit on processes may not count.
 
 Wall: limit pids
 Meets: EAGAIN refused

@@ -1,4 +1,4 @@
-"""The same by clone3, whose flags are in memory, where no filter sees them.
+"""Be born into namespaces by clone3, whose flags are in memory, where no filter sees them.
 
 Wall: filter: clone3 is absent
 Meets: ENOSYS

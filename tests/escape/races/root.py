@@ -1,4 +1,4 @@
-"""The same with the directory that becomes the root.
+"""Exchange the directory that becomes the root for a link to one of root's.
 
 Wall: a caller's path is opened as the caller, once
 Meets: refused

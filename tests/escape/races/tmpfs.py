@@ -1,4 +1,4 @@
-"""The same with the place of a tmpfs: a writable one over what is read-only.
+"""Exchange the place of a tmpfs for a link, and have a writable one over what is read-only.
 
 Wall: places inside are found without following links
 Meets: EROFS EACCES EPERM

@@ -1,4 +1,4 @@
-"""The same with a directory that is bound to be written.
+"""Exchange a directory that is bound to be written for a link to one of root's.
 
 Wall: a caller's path is opened as the caller, once; nothing of root's is writable
 Meets: refused

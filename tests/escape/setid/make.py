@@ -1,4 +1,4 @@
-"""The same for what is no ordinary file: mkdir, mknod, mkfifo.
+"""Make a directory, a node or a pipe with the bit: mkdir, mknod, mkfifo.
 
 A directory with the setgid bit gives its group to all that is made in it.
 
