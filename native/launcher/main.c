@@ -14,8 +14,7 @@
 /* The daemon decides when this ends, by closing its socket; no signal but SIGKILL does. Wardens unblock them all. */
 static void settle_signals(void)
 {
-  for (int number = 1; number < NSIG; number++)
-    signal(number, SIG_DFL);
+  imd_reset_signals();             /* once for all that is forked from here on: the payloads too */
   sigset_t all;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, NULL);

@@ -22,6 +22,7 @@ struct work {
   const struct run *run;
   struct sources *sources;
   struct findings *findings;       /* what is held, see protect.h */
+  bool touched;                    /* a step before this one did something else than a tmpfs */
 };
 
 static struct source *find_source(const struct sources *sources, uint32_t step)
@@ -69,6 +70,12 @@ static int apply_tmpfs(struct work *work, const struct imd_plan_step *step, stru
   cleanup_fd int target = view_target(&work->cell->view, path, true, true, err);
   if (target < 0)
     return -1;
+  /* Every plan begins with /tmp and /dev/shm, which the cell has: of another size, and another's. */
+  if (!work->touched && !step->numbers[3] && view_is_spare(&work->cell->view, target))
+    return vfs_refit_tmpfs(target, step->numbers[0], step->numbers[1], (uint32_t)step->numbers[2], work->run->uid,
+                           work->run->gid) < 0
+               ? imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path)
+               : 0;
   const uint64_t attributes = VFS_PLAIN | (step->numbers[3] ? MOUNT_ATTR_NOEXEC : 0);
   cleanup_fd int mount = vfs_tmpfs(step->numbers[0], step->numbers[1], (uint32_t)step->numbers[2], work->run->uid,
                                    work->run->gid, attributes);
@@ -262,6 +269,7 @@ static int apply_all(void *argument, struct findings *findings, struct imd_error
     err->step = step.index;
     if (apply_step(work, &step, err) < 0)
       return -1;
+    work->touched |= step.op >= IMD_OP_ROOTFS && step.op != IMD_OP_TMPFS;
   }
   err->step = UINT32_MAX;
   return 0;

@@ -80,18 +80,6 @@ static int lay_out(struct program *program, const struct run *run, struct imd_er
 
 /* --- in the child ------------------------------------------------------------------------------------------------ */
 
-static int reset_signals(void)
-{
-  sigset_t none;
-  sigemptyset(&none);
-  /* By the call itself: the C library refuses the two that it keeps for its threads, and its posix_spawn leaves them
-     ignored. All zeros is SIG_DFL without a flag or a mask; SIGKILL and SIGSTOP are refused, and need nothing. */
-  static const unsigned char by_default[64];
-  for (int number = 1; number < NSIG; number++)
-    syscall(SYS_rt_sigaction, number, by_default, NULL, (size_t)8);
-  return sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 static int set_rlimit(const uint64_t *numbers)
 {
   const __rlimit_resource_t resource = (__rlimit_resource_t)numbers[0];
@@ -168,8 +156,6 @@ static int become_leader(const struct cell *cell, const struct run *run, struct 
     return process_fail(err, "the cgroup namespace");
   if (setsid() < 0)
     return process_fail(err, "a session");
-  if (reset_signals() < 0)
-    return process_fail(err, "signals");
   if (imd_write_at(cell->config->host_proc, "self/oom_score_adj", OOM_SCORE_ADJ) < 0)
     return process_fail(err, "oom_score_adj");
   umask(022);

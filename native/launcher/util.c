@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 ssize_t imd_read_full(int fd, void *buffer, size_t size)
@@ -92,6 +94,14 @@ void *imd_allocate(size_t size)
     _exit(EXIT_FAILURE);
   }
   return memory;
+}
+
+void imd_reset_signals(void)
+{
+  /* All zeros is SIG_DFL without a flag or a mask; SIGKILL and SIGSTOP are refused, and need nothing. */
+  static const unsigned char by_default[64];
+  for (int number = 1; number < NSIG; number++)
+    syscall(SYS_rt_sigaction, number, by_default, NULL, (size_t)8);
 }
 
 uint64_t imd_now_ns(void)

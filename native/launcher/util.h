@@ -55,6 +55,12 @@ void imd_close_others(int *keep, size_t count);
 /* Memory, zeroed. Ends the process without it: everything that it ran is then ended by the wardens. */
 void *imd_allocate(size_t size);
 
+/*
+ * Every signal's disposition the default. By the call itself: the C library refuses the two that it keeps for its threads,
+ * and its posix_spawn leaves them ignored.
+ */
+void imd_reset_signals(void);
+
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t imd_now_ns(void);
 

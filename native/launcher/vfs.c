@@ -41,6 +41,16 @@ int vfs_tmpfs(uint64_t size, uint64_t inodes, uint32_t mode, uid_t uid, gid_t gi
   return vfs_finish(context, attributes);
 }
 
+int vfs_refit_tmpfs(int root, uint64_t size, uint64_t inodes, uint32_t mode, uid_t uid, gid_t gid)
+{
+  cleanup_fd int context = fspick(root, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
+  if (context < 0 || vfs_set_number(context, "size", size) < 0 || vfs_set_number(context, "nr_inodes", inodes) < 0 ||
+      fsconfig(context, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
+    return -1;
+  cleanup_fd int directory = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  return directory < 0 || fchown(directory, uid, gid) < 0 ? -1 : fchmod(directory, mode);
+}
+
 int vfs_attach(int mount, int target)
 {
   return move_mount(mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);

@@ -20,6 +20,9 @@ int vfs_finish(int context, uint64_t attributes);
 /* A new tmpfs of this owner (host ids), not attached yet. */
 int vfs_tmpfs(uint64_t size, uint64_t inodes, uint32_t mode, uid_t uid, gid_t gid, uint64_t attributes);
 
+/* The same for a tmpfs of ours that is mounted and empty: `root` is its root. A third of the cost, and one less to end. */
+int vfs_refit_tmpfs(int root, uint64_t size, uint64_t inodes, uint32_t mode, uid_t uid, gid_t gid);
+
 /* A copy of the mount tree at `fd`, private, not attached, with these attributes set on all of it. */
 int vfs_clone(int fd, uint64_t attributes);
 

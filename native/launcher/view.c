@@ -57,6 +57,17 @@ bool view_owns(const struct view *view, int fd)
   return false;
 }
 
+bool view_is_spare(const struct view *view, int place)
+{
+  struct stat st;
+  if (fstat(place, &st) < 0)
+    return false;
+  for (size_t i = 0; i < COUNT(view->spare); i++)
+    if (st.st_dev == view->spare[i].device && st.st_ino == view->spare[i].inode)
+      return true;
+  return false;
+}
+
 static bool is_same(int one, int other)
 {
   struct stat a, b;
@@ -139,6 +150,16 @@ static int note_device(int mount, dev_t *device)
   return 0;
 }
 
+static int note_spare(struct view *view, size_t which, int mount)
+{
+  struct stat st;
+  if (fstat(mount, &st) < 0)
+    return -1;
+  view->spare[which].device = st.st_dev;
+  view->spare[which].inode = st.st_ino;
+  return 0;
+}
+
 static int make_terminals(struct view *view, struct imd_error *err)
 {
   cleanup_fd int context = fsopen("devpts", FSOPEN_CLOEXEC);
@@ -171,7 +192,7 @@ static int make_shared_memory(struct view *view, struct imd_error *err)
   view->empty_file = openat(view->dev, TEMPLATE_EMPTY_FILE, O_PATH | O_CLOEXEC);
   cleanup_fd int mount = vfs_tmpfs(SHM_SIZE, SHM_INODES, 01777, 0, 0, VFS_PLAIN);
   if (view->empty_directory < 0 || view->empty_file < 0 || mount < 0 || view_own(view, mount) < 0 ||
-      vfs_attach_at(mount, view->dev, "shm") < 0)
+      note_spare(view, 1, mount) < 0 || vfs_attach_at(mount, view->dev, "shm") < 0)
     return cell_fail(err, "/dev/shm");
   return 0;
 }
@@ -186,7 +207,8 @@ static int make_directories(struct view *view, struct imd_error *err)
   if (symlinkat("/tmp", view->root, "var/tmp") < 0)
     return cell_fail(err, "/var/tmp");
   view->tmp = vfs_tmpfs(TMP_SIZE, TMP_INODES, 01777, 0, 0, VFS_PLAIN);
-  if (view->tmp < 0 || view_own(view, view->tmp) < 0 || vfs_attach_at(view->tmp, view->root, "tmp") < 0)
+  if (view->tmp < 0 || view_own(view, view->tmp) < 0 || note_spare(view, 0, view->tmp) < 0 ||
+      vfs_attach_at(view->tmp, view->root, "tmp") < 0)
     return cell_fail(err, "/tmp");
   return 0;
 }

@@ -14,6 +14,7 @@ enum { VIEW_OWN_DEVICES = 64 };
 struct view {
   int root;                        /* O_PATH, the cell's root */
   int dev, proc, tmp;              /* O_PATH, roots of these mounts */
+  struct { dev_t device; ino_t inode; } spare[2];   /* the roots of /tmp and /dev/shm as the cell was parked with them */
   int etc;                         /* the same, while it is the template's; -1 once the cell has its own */
   int own_etc;
   int empty_directory, empty_file; /* O_PATH, where the cell cannot reach them; what hides a path is a mount of these */
@@ -51,6 +52,9 @@ int view_own(struct view *view, int mount);
  * is that.
  */
 int view_unfold(struct view *view, int *place, struct imd_error *err);
+
+/* `place` is the root of a tmpfs that the cell was parked with: it can be refitted while nothing was done to it. */
+bool view_is_spare(const struct view *view, int place);
 
 /* Covers the directory or file `target` with nothing. */
 int view_cover(const struct view *view, int target, bool directory);

@@ -3,6 +3,7 @@
 #include "landlock.h"
 #include "plan.h"
 #include "processors.h"
+#include "util.h"
 #include "warden.h"
 
 #include <err.h>
@@ -49,6 +50,7 @@ int main(int argc, char **argv)
       .grant_write = write,
       .cell = 7,
   };
+  imd_reset_signals();
   prctl(PR_SET_DUMPABLE, 0);
   prctl(PR_SET_NAME, "immured-warden");
   if (chdir("/") < 0)

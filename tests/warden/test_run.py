@@ -55,9 +55,9 @@ def test_the_mask_for_new_files_is_the_plans(cell: Cell) -> None:
 
 
 def test_limits_hold(cell: Cell) -> None:
-    rlimits = [(resource.RLIMIT_NOFILE, 50, 60), (resource.RLIMIT_CORE, 0, 0)]
-    run = cell.run(Wish(["sh", "-c", "ulimit -n; ulimit -c"], rlimits=rlimits))
-    assert run.succeeded().split() == ["50", "0"]
+    rlimits = [(resource.RLIMIT_NOFILE, 50, 60), (resource.RLIMIT_FSIZE, 1024, 1024)]
+    run = cell.run(Wish(["sh", "-c", "ulimit -n; ulimit -f"], rlimits=rlimits))
+    assert run.succeeded().split() == ["50", "2"]
 
 
 def test_a_limit_above_the_daemons_own_becomes_that(cell: Cell) -> None:
@@ -298,6 +298,7 @@ def start(cell: Cell, argv: list[str]) -> None:
     cell.order(Wish(argv, sandbox="left").packed(), [null] * 3)
     os.close(null)
     cell.go()
+    cell.wait_for(argv[0].rsplit("/", 1)[-1])
 
 
 def test_the_launchers_end_ends_the_run(cell: Cell) -> None:
