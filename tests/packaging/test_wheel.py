@@ -32,11 +32,11 @@ with ThrowawayDaemon() as daemon, Client(socket=daemon.socket, key=daemon.admin_
 """
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     """The output of a command that finds neither the tree nor an index."""
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))}
     done = subprocess.run(
-        command, cwd=cwd, env=surroundings | {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        command, cwd=cwd, env=surroundings | {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"} | environment,
         capture_output=True, text=True, timeout=PATIENCE, check=False, umask=0o022,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -44,17 +44,29 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that the source distribution makes."""
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution."""
     place = tmp_path_factory.mktemp("release")
     shutil.copytree(ROOT, place / "tree", symlinks=True, ignore=LEFT_OUT)
     make = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
     run(sys.executable, "-c", make, place, cwd=place / "tree")
     shutil.rmtree(place / "tree")
-    (sources,) = place.glob("immured-*.tar.gz")
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", place, sources, cwd=place)
-    (made,) = place.glob("immured-*.whl")
+    (made,) = place.glob("immured-*.tar.gz")
     return made
+
+
+def wheel_of(sources: Path, place: Path, **environment: str) -> tuple[Path, str]:
+    """The wheel that the source distribution makes, and what its making said."""
+    options = ["wheel", "-v", "--no-cache-dir", "--no-deps", "--no-build-isolation", "-w", place, sources]
+    # What setup.py says, pip repeats on stderr.
+    said = run("/bin/sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, "-m", "pip", *options, cwd=place, **environment)
+    (made,) = place.glob("immured-*.whl")
+    return made, said
+
+
+@pytest.fixture(scope="module")
+def wheel(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheel_of(sources, tmp_path_factory.mktemp("wheel"))[0]
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +75,31 @@ def names(wheel: Path) -> set[str]:
         return set(opened.namelist())
 
 
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An environment with the wheel in it. What the wheel needs is lent by ours; an editable install is not."""
-    place = tmp_path_factory.mktemp("installed") / "venv"
+def install(wheel: Path, place: Path) -> None:
+    """Makes an environment with the wheel in it. What the wheel needs is lent by ours; an editable install is not."""
     run(sys.executable, "-m", "venv", "--without-pip", place, cwd=place.parent)
     python = place / "bin" / "python"
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", wheel, cwd=place.parent)
     (site,) = place.glob("lib/python*/site-packages")
     (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    place = tmp_path_factory.mktemp("installed") / "venv"
+    install(wheel, place)
     yield place
     shutil.rmtree(place)
+
+
+@pytest.fixture
+def moved(installed: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of the environment, elsewhere, whose original is out of reach."""
+    away = installed.with_name("away")
+    shutil.copytree(installed, tmp_path / "moved", symlinks=True)
+    installed.rename(away)
+    yield tmp_path / "moved"
+    away.rename(installed)
 
 
 @pytest.mark.parametrize("name", ["immured/py.typed", "immured/_core.pyi", "immured/_abi.pyi", LAUNCHER])
@@ -117,3 +143,75 @@ def test_what_is_installed_runs_a_program_through_a_daemon(installed: Path) -> N
     where, *end = run(installed / "bin" / "python", "-c", THROUGH_A_DAEMON, cwd=installed).split()
     assert Path(where).is_relative_to(installed)
     assert end == ["exited", "0"]
+
+
+NATIVE = "(run: native client "
+WITHOUT_LIBSODIUM = """#!/bin/sh
+case "$*" in *sodium*) echo "sodium.h: no such file" >&2; exit 1 ;; esac
+exec gcc "$@"
+"""
+
+
+def is_native(program: Path) -> bool:
+    return program.read_bytes()[:4] == b"\x7fELF"
+
+
+def test_the_installed_immure_is_native(installed: Path) -> None:
+    assert is_native(installed / "bin" / "immure")
+    assert NATIVE in run(installed / "bin" / "immure", "--version", cwd=installed)
+
+
+def test_through_a_link_it_finds_its_python(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "immure").symlink_to(installed / "bin" / "immure")
+    assert NATIVE in run(tmp_path / "immure", "--version", cwd=tmp_path)
+
+
+def test_an_environment_that_was_moved_goes_on(moved: Path) -> None:
+    assert NATIVE in run(moved / "bin" / "immure", "--version", cwd=moved)
+
+
+def test_where_we_stand_is_no_place_to_import_from(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "immured.py").write_text("print('planted')")
+    (tmp_path / "click.py").write_text("print('planted')")
+    assert "planted" not in run(installed / "bin" / "immure", "--version", cwd=tmp_path)
+
+
+def test_outside_of_a_virtual_environment_pips_script_knows_the_interpreter(wheel: Path, tmp_path: Path) -> None:
+    options = ["install", "--no-deps", "--prefix", tmp_path / "usr", "--ignore-installed"]
+    run(sys.executable, "-m", "pip", *options, wheel, cwd=tmp_path)
+    (site,) = tmp_path.glob("usr/lib/python*/site-packages")
+    program = tmp_path / "usr/bin/immure"
+    assert is_native(program)
+    assert NATIVE in run(program, "--version", cwd=tmp_path, PYTHONPATH=str(site))
+
+
+def test_without_its_python_half_it_says_so(installed: Path, tmp_path: Path) -> None:
+    shutil.copy(installed / "bin" / "immure", tmp_path)
+    done = subprocess.run([tmp_path / "immure", "run"], capture_output=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr.startswith(b"immure: not_built: ")
+
+
+@pytest.mark.needs_root
+def test_it_does_not_serve_with_the_rights_of_a_setuid_bit(installed: Path, tmp_path: Path) -> None:
+    program = tmp_path / "immure"
+    shutil.copy(installed / "bin" / "immure", program)
+    os.chown(program, 65534, 65534)
+    program.chmod(0o6755)
+    done = subprocess.run([program, "--version"], capture_output=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr.startswith(b"immure: setuid: ")
+
+
+def test_without_libsodium_immure_is_python(sources: Path, tmp_path: Path) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text(WITHOUT_LIBSODIUM)
+    compiler.chmod(0o755)
+    made, said = wheel_of(sources, tmp_path, CC=str(compiler))
+    assert "no libsodium" in said
+    assert "remedy: apt-get install" in said
+    install(made, tmp_path / "venv")
+    program = tmp_path / "venv" / "bin" / "immure"
+    assert not is_native(program)
+    assert not (tmp_path / "venv" / "bin" / "immure-python").exists()
+    assert "(run: Python)" in run(program, "--version", cwd=tmp_path)
