@@ -89,6 +89,9 @@ def systemd_run(executable: str, _: Path) -> Spawned:
 
 def podman(executable: str, place: Path) -> Spawned:
     root = make_root(place / "root")
+    (root / "var" / "tmp").mkdir(parents=True)
+    for file in "etc/hosts etc/hostname etc/resolv.conf etc/passwd etc/group run/.containerenv".split():
+        (root / file).touch()  # podman mounts its own there, and may not make them in a tree of root's
     words = "run --rm --network none --read-only --cap-drop all --security-opt no-new-privileges --ulimit host"
     words += " --uidmap 0:1879048192:65536 --gidmap 0:1879048192:65536 --user 1000:1000"
     words += f" --volume /usr:/usr:ro --tmpfs /tmp --hostname sandbox --rootfs {root}"
