@@ -647,7 +647,11 @@ def test_a_daemon_that_takes_nothing_and_says_nothing_is_left(
 ) -> None:
     monkeypatch.setattr("immured.client.link.HELLO_SECONDS", 0.2)
     leave = threading.Event()
-    peer = serving(lambda _: leave.wait(20) and None)
+
+    def script(_: Served) -> None:
+        leave.wait(20)
+
+    peer = serving(script)
     try:
         with Client(peer.socket, USER) as silent, pytest.raises(ConnectionLost, match="no hello"):
             silent.run(["true"], stdin=bytes(4 << 20))

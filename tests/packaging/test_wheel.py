@@ -57,9 +57,21 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def wheel_of(sources: Path, place: Path, **environment: str) -> tuple[Path, str]:
     """The wheel that the source distribution makes, and what its making said."""
-    options = ["wheel", "-v", "--no-cache-dir", "--no-deps", "--no-build-isolation", "-w", place, sources]
+    pip = [sys.executable, "-m", "pip", "wheel", "-v", "--no-cache-dir", "--no-deps", "--no-build-isolation"]
     # What setup.py says, pip repeats on stderr.
-    said = run("/bin/sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, "-m", "pip", *options, cwd=place, **environment)
+    said = run(
+        "/bin/sh",
+        "-c",
+        'exec "$@" 2>&1',
+        "sh",
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        *options,
+        cwd=place,
+        **environment,
+    )
     (made,) = place.glob("immured-*.whl")
     return made, said
 
@@ -177,7 +189,7 @@ def test_where_we_stand_is_no_place_to_import_from(installed: Path, tmp_path: Pa
 
 
 def test_outside_of_a_virtual_environment_pips_script_knows_the_interpreter(wheel: Path, tmp_path: Path) -> None:
-    options = ["install", "--no-deps", "--prefix", tmp_path / "usr", "--ignore-installed"]
+    options: list[str | Path] = ["install", "--no-deps", "--prefix", tmp_path / "usr", "--ignore-installed"]
     run(sys.executable, "-m", "pip", *options, wheel, cwd=tmp_path)
     (site,) = tmp_path.glob("usr/lib/python*/site-packages")
     program = tmp_path / "usr/bin/immure"
