@@ -104,8 +104,10 @@ def save(results: Path, where: str, parts: Sequence[Part], text: str) -> None:
     (results / "latest.md").write_text(text + "\n")
     (results / "latest.json").write_text(report.as_json(where, parts) + "\n")
     panels = {name: series for part in parts for name, series in part.series.items()}
+    picture = results / "latest.svg"
+    picture.unlink(missing_ok=True)  # never an older run's beside this one's table
     if panels:
-        (results / "latest.svg").write_text(plot.strips(panels, "bwrap"))
+        picture.write_text(plot.strips(panels, "bwrap"))
 
 
 if __name__ == "__main__":
