@@ -59,19 +59,7 @@ def wheel_of(sources: Path, place: Path, **environment: str) -> tuple[Path, str]
     """The wheel that the source distribution makes, and what its making said."""
     pip = [sys.executable, "-m", "pip", "wheel", "-v", "--no-cache-dir", "--no-deps", "--no-build-isolation"]
     # What setup.py says, pip repeats on stderr.
-    said = run(
-        "/bin/sh",
-        "-c",
-        'exec "$@" 2>&1',
-        "sh",
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        *options,
-        cwd=place,
-        **environment,
-    )
+    said = run("/bin/sh", "-c", 'exec "$@" 2>&1', "sh", *pip, "-w", place, sources, cwd=place, **environment)
     (made,) = place.glob("immured-*.whl")
     return made, said
 
