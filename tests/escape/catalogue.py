@@ -15,6 +15,7 @@ Control: where the same program gets what it wants:
     manifest {...}             the same sandbox, but for this
     scene                      the same, but for what stands around it
 Needs: what a kernel may lack; there, the control shows that it is lacking for root too
+Open: why nothing contains it, and what to do about that: such an idea gets what it wants in a sandbox too
 Machine: x86_64                where it is of one machine alone
 Reference: CVE, paper or manual page
 """
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any, Final
 
 HERE: Final = Path(__file__).parent
-FIELDS: Final = ("Wall", "Meets", "Ends", "Manifest", "Scene", "Control", "Needs", "Machine", "Reference")
+FIELDS: Final = ("Wall", "Meets", "Ends", "Manifest", "Scene", "Control", "Needs", "Open", "Machine", "Reference")
 REQUIRED: Final = ("Wall", "Control", "Reference")
 
 __all__ = ["IDEAS", "Idea"]
@@ -73,6 +74,10 @@ class Idea:
     @property
     def needs(self) -> str:
         return self.fields.get("Needs", "")
+
+    @property
+    def open(self) -> str:
+        return self.fields.get("Open", "")
 
     @cached_property
     def manifest(self) -> dict[str, Any]:

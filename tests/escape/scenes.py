@@ -163,6 +163,21 @@ def hidden_directory(stage: Stage) -> Iterator[Scene]:
 
 
 @scene
+def replaced_from_outside(stage: Stage) -> Iterator[Scene]:
+    """A protected file in a writable directory, over which the caller renames another while the run lives."""
+    own = stage.directory("own")
+    kept = stage.file(own / "kept")
+    other = stage.file(own / ".kept.new")
+
+    def replace(_: str) -> str:
+        other.rename(kept)
+        return "replaced"
+
+    manifest = {} if stage.control else {"filesystem": {"protect": [str(kept)]}}
+    yield Scene([str(kept)], [(own, str(own), True)], manifest, judge=replace)
+
+
+@scene
 def secret_beside_a_bind(stage: Stage) -> Iterator[Scene]:
     """A file that the caller could read, and did not name."""
     place = Path(tempfile.mkdtemp(prefix="immured-escape-", dir="/var/tmp"))  # /tmp is another in every fence
@@ -207,6 +222,18 @@ def service_in_a_bind(stage: Stage) -> Iterator[Scene]:
         os.mkfifo(own / "pipe")
         (own / "pipe").chmod(0o666)
         yield Scene([str(path), str(own / "pipe")], [(own, str(own), False)])
+
+
+@scene
+def agent_in_a_bind(stage: Stage) -> Iterator[Scene]:
+    own = stage.directory("own")
+    path = own / "agent"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        os.chown(path, CALLER, CALLER)
+        path.chmod(0o600)
+        yield Scene([str(path)], [(own, str(own), False)])
 
 
 # --- setuid ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ DOCUMENT = HERE.parents[1] / "docs" / "escape.md"
 def test_contained(idea: Idea, world: World) -> None:
     (kind, what), outcome = world.contained(idea)
     print(f"{kind}: {what}")  # -rP shows it
+    if idea.open:
+        assert kind == "got", f"{idea.title}: no longer open, as the file still says\n{outcome}"
+        return
     assert kind == "contained", f"{idea.title}: {kind} {what}\n{outcome}"
     assert set(what.split()) <= idea.meets | idea.ends, f"{idea.title}: contained by something else: {what}\n{outcome}"
 
@@ -36,11 +39,12 @@ def test_the_same_idea_works_where_its_wall_is_missing(idea: Idea, world: World)
 
 
 def test_there_are_as_many_as_was_promised() -> None:
-    assert len(ALL) >= 60
+    assert sum(not idea.open for idea in ALL) >= 60
 
 
 def row(idea: Idea) -> str:
-    return f"| `{idea.name}` | {idea.title} | {idea.wall} | {idea.fields['Reference']} |"
+    wall = f"**open**: {idea.open}" if idea.open else idea.wall
+    return f"| `{idea.name}` | {idea.title} | {wall} | {idea.fields['Reference']} |"
 
 
 def rows(document: Path) -> Counter[str]:
