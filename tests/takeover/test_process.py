@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -176,6 +177,36 @@ def test_a_daemons_own_limits_are_what_they_should_be(daemon: ThrowawayDaemon) -
     said = Path(f"/proc/{daemon.pid}/limits").read_text()
     assert "Max core file size        0                    0" in said
     assert "Max processes             4096                 4096" in said
+
+
+OPEN_AS_ROOT = (
+    r"/dev/null",
+    r".*\.log",  # stdout and stderr, as whoever started it gave them
+    r"socket:.*|pipe:.*|anon_inode:\[(eventpoll|pidfd|eventfd)\]",
+    r"STATE",  # by O_PATH alone
+    r"STATE/lock",
+    r"/run/immured[^/]*/(slots-\d|brokers)\.lock",
+    r"STATE/ledger/(lock|current\.jsonl)",
+    r"/proc/PID",  # by O_PATH alone
+)
+O_PATH = 0o10000000
+
+
+def test_nothing_that_root_opened_leads_further(daemon: ThrowawayDaemon) -> None:
+    """A descriptor keeps the rights that it was opened with: so there is none to a directory, a cgroup, a device."""
+    with daemon.client() as client:
+        assert client.run(["/bin/true"]).ok
+    wanted = [
+        one.replace("STATE", re.escape(str(daemon.state))).replace("PID", str(daemon.pid)) for one in OPEN_AS_ROOT
+    ]
+    opened = {}
+    for entry in Path(f"/proc/{daemon.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            info = Path(f"/proc/{daemon.pid}/fdinfo/{entry.name}").read_text()
+            opened[os.readlink(entry)] = int(re.search(r"flags:\t(\d+)", info)[1], 8)  # type: ignore[index]
+    assert [name for name in opened if not any(re.fullmatch(one, name) for one in wanted)] == []
+    directories = [name for name in opened if name.startswith("/") and Path(name).is_dir()]
+    assert all(opened[name] & O_PATH for name in directories)
 
 
 def test_the_package_may_stand_where_only_root_can_read(tmp_path: Path) -> None:
