@@ -328,6 +328,16 @@ static int set_filter(void)
       MAY(exit),
       MAY(exit_group),
       MAY(restart_syscall),
+#ifdef __SANITIZE_ADDRESS__         /* of the sanitizers' own, in builds for tests */
+      MAY(sigaltstack),
+      MAY(mmap),
+      MAY(munmap),
+      MAY(madvise),
+      MAY(gettid),
+      MAY(getpid),
+      MAY(rt_sigprocmask),
+      MAY(rt_sigaction),
+#endif
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 1, 0),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
       LOAD(args[1]),

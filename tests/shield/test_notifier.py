@@ -8,6 +8,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from immured.isolation.abi import Cause, Op, ViolationKind
 from immured.isolation.messages import Exited
 from immured.isolation.plan import Step
 from immured.isolation.seccomp import compile_profile
-from tests.warden.cell import Cell, Pipes, Run, Wish, bind, python
+from tests.warden.cell import Cell, Peer, Pipes, Run, Wish, bind, python
 
 BASE = compile_profile("default")
 EXPLAINED = compile_profile("default", explain=True)
@@ -289,6 +290,18 @@ def test_pid_1_dies_with_its_warden_though_it_waits_for_a_listener(cell: Cell) -
     assert select.select([init], [], [], PATIENCE_S)[0] == [init]
     os.close(init)
     going.pipes.read_all()
+
+
+def test_what_only_a_group_of_the_callers_reaches_is_named_too(cell: Cell, project: Path) -> None:
+    """PID 1 has none of the caller's groups: where it may not go on, the mount that it stands at decides."""
+    team = project / "team"
+    team.mkdir()
+    os.chown(team, 2000, 4242)
+    team.chmod(0o770)
+    wish = replace(explained(["/bin/sh", "-c", "ls /work/team && : > /work/team/new"]), mounts=[bind(project, "/work")])
+    run = cell.run(wish, Peer(1000, 1000, (4242,)))
+    assert b"/work/team/new" in run.stderr  # `ls` could look, and the write was tried
+    assert [one.target for one in run.outcome.violations] == [b"/work/team/new"]
 
 
 def test_without_an_explained_program_nothing_is_explained(cell: Cell) -> None:

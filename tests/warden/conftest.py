@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -59,7 +60,7 @@ def subtree() -> Iterator[Path | None]:
     if mount is None:
         yield None
         return
-    path = mount / f"immured-warden-tests-{os.getpid()}"
+    path = mount / f"immured-warden-tests-{os.getpid()}-{secrets.token_hex(2)}"
     path.mkdir()
     have = (mount / "cgroup.controllers").read_text().split()
     wanted = [name for name in ("cpu", "memory", "pids", "io") if name in have]
