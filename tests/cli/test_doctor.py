@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from immured.client.throwaway import ThrowawayDaemon
-from immured.host import probes_cgroups, probes_ids, probes_kernel, probes_ladder, probes_storage
+from immured.host import probes_cgroups, probes_ids, probes_kernel, probes_ladder, probes_resources, probes_storage
 from immured.host.check import Check, Status, in_child
 from immured.host.doctor import Daemon, Report, examine
 from immured.host.ids import BROKER_IDS, SLOT_SIZE
@@ -217,6 +217,27 @@ def test_the_file_system_of_a_path_is_told_from_mountinfo() -> None:
 
 def test_a_state_directory_that_is_not_there_yet_is_judged_by_its_parent(tmp_path: Path) -> None:
     assert probes_storage.existing(tmp_path / "not" / "yet") == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "status"),
+    [
+        (16384, 0, Status.OK),
+        (0, 0, Status.OK),
+        (4096, 0, Status.WARN),
+        (0, 4096, Status.WARN),
+        (65536, 8192, Status.WARN),
+    ],
+)
+def test_pipes_that_would_be_too_few_for_the_broker_are_named(
+    tmp_path: Path, soft: int, hard: int, status: Status
+) -> None:
+    (tmp_path / "sys/fs").mkdir(parents=True)
+    (tmp_path / "sys/fs/pipe-user-pages-soft").write_text(f"{soft}\n")
+    (tmp_path / "sys/fs/pipe-user-pages-hard").write_text(f"{hard}\n")
+    check = probes_resources.pipes(tmp_path)
+    assert check.status is status
+    assert ("refused" in check.found) == (hard != 0)
 
 
 def test_a_report_with_a_failure_is_not_able() -> None:

@@ -230,6 +230,15 @@ def test_more_steps_than_there_are_read_nothing_beyond(launcher: Takeover, count
     assert (packet.failed.stage, written) == (Stage.PLAN, b"")
 
 
+def test_a_plan_that_says_nothing_of_cores_has_the_launchers_limit(launcher: Takeover) -> None:
+    program = b"import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
+    with launcher.connection() as connection:
+        python = Step(Op.EXEC, (3,), (b"/", b"/usr/bin/python3", b"-c", program))
+        packet, written = launcher.try_run(connection, pack(steps(exec=python)))
+    assert packet.exited.si_status == 0
+    assert written == b"(1, 1)\n"
+
+
 # --- paths: as the peer, or by a grant -------------------------------------------------------------------------------
 
 

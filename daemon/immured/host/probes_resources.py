@@ -17,6 +17,8 @@ __all__ = ["probe"]
 
 PIDS_WANTED = 1 << 16
 THREADS_WANTED = 1 << 16
+RUN_PAGES = 64
+RUNS_WANTED = 256  # max_runs of config.toml, as it comes
 LAUNCHER = "immured-launcher"
 
 
@@ -24,6 +26,7 @@ def probe(proc: Path = Path("/proc")) -> Iterator[Check]:
     """Every finding about limits and our own parts."""
     yield processes(proc)
     yield threads(proc)
+    yield pipes(proc)
     yield swap(proc)
     yield launcher()
     yield from native()
@@ -48,6 +51,22 @@ def threads(proc: Path) -> Check:
     if most >= THREADS_WANTED:
         return Check("host.threads", Status.OK, f"kernel.threads-max = {most}", facts=facts)
     return Check("host.threads", Status.WARN, f"kernel.threads-max = {most}", "sysctl kernel.threads-max=192000", facts)
+
+
+def pipes(proc: Path) -> Check:
+    """What pipes of one user may hold, for who is not root: the broker makes up to four of 16 pages for a run."""
+    soft = _number(proc / "sys/fs/pipe-user-pages-soft")
+    hard = _number(proc / "sys/fs/pipe-user-pages-hard")
+    runs = min(limit // RUN_PAGES for limit in (soft, hard) if limit) if soft or hard else None
+    facts = {"soft": soft, "hard": hard, "runs": runs}
+    if runs is None or runs >= RUNS_WANTED:
+        said = "any number of" if runs is None else str(runs)
+        return Check("host.pipes", Status.OK, f"{said} runs at once have whole pipes", facts=facts)
+    then = "are refused" if hard and hard // RUN_PAGES == runs else "have pipes of 8 KiB, and write more slowly"
+    return Check(
+        "host.pipes", Status.WARN, f"beyond {runs} runs at once, more {then}",
+        "sysctl fs.pipe-user-pages-soft=65536 fs.pipe-user-pages-hard=0", facts,
+    )  # fmt: skip
 
 
 def swap(proc: Path) -> Check:
