@@ -84,11 +84,13 @@ def open_terminal() -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def mounted(at: Path) -> Iterator[None]:
-    """A small tmpfs at a directory of the test's own, shared with whoever copies it."""
+def mounted(at: Path, kind: str = "tmpfs", *, flags: int = 6) -> Iterator[None]:
+    """A small tmpfs (or /proc) at a directory of the test's own, nosuid and nodev unless `flags` say otherwise, shared
+    with whoever copies it."""
     libc = ctypes.CDLL(None, use_errno=True)
     shared, detach = 1 << 20, 2
-    if libc.mount(b"immured-escape", os.fsencode(at), b"tmpfs", 6, b"size=64k,mode=755") != 0:
+    options = b"size=64k,mode=755" if kind == "tmpfs" else None
+    if libc.mount(b"immured-escape", os.fsencode(at), kind.encode(), flags, options) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(at))
     try:
         libc.mount(b"none", os.fsencode(at), None, shared, None)

@@ -102,6 +102,12 @@ def nothing(stage: Stage) -> Iterator[Scene]:
     yield Scene()
 
 
+@scene
+def several_times(stage: Stage) -> Iterator[Scene]:
+    """For what a busy machine may keep from showing at the first try."""
+    yield Scene(rounds=2)
+
+
 # --- directories and files of the caller's ---------------------------------------------------------------------------
 
 
@@ -208,6 +214,52 @@ def device_in_a_bind(stage: Stage) -> Iterator[Scene]:
     os.chown(device, CALLER, CALLER)
     device.chmod(0o666)
     yield Scene([str(device)], [(own, str(own), False)])
+
+
+def a_root(stage: Stage) -> Path:
+    """A directory that could be a run's root."""
+    root = stage.directory("root")
+    for name in ("dev", "proc", "tmp", "usr", "mnt"):
+        (root / name).mkdir()
+    for name in ("bin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    return root
+
+
+@scene
+def device_in_a_root(stage: Stage) -> Iterator[Scene]:
+    root = a_root(stage)
+    os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.chown(root / "null", CALLER, CALLER)
+    (root / "null").chmod(0o666)
+    if stage.control:
+        yield Scene(["/mnt/null"], [(root, "/mnt", False)])
+        return
+    yield Scene(["/null"], manifest={"filesystem": {"root": str(root), "read": ["/usr"]}})
+
+
+@scene
+def mount_below(stage: Stage) -> Iterator[Scene]:
+    """A directory of the caller's with a file system mounted in it, to be written and with devices."""
+    own = stage.directory("own")
+    below = stage.directory("own/below")
+    with mounted(below, flags=0):
+        os.chown(below, CALLER, CALLER)
+        note = stage.file(below / "note")
+        os.mknod(below / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        os.chown(below / "null", CALLER, CALLER)
+        (below / "null").chmod(0o666)
+        yield Scene([str(note), str(below / "null")], [(own, str(own), False)])
+
+
+@scene
+def proc_below(stage: Stage) -> Iterator[Scene]:
+    """The host's /proc, mounted again in a directory that is bound."""
+    own = stage.directory("own")
+    below = own / "below"
+    below.mkdir()
+    with mounted(below, "proc"):
+        yield Scene([str(below)], [(own, str(own), False)])
 
 
 @scene

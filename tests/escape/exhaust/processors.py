@@ -3,6 +3,7 @@
 Wall: limit cpus
 Meets: EPERM bounded
 Manifest: {"limits": {"cpus": "0.5"}}
+Scene: several_times
 Control: manifest {"limits": {"cpus": "none"}}
 Needs: a second processor
 Reference: sched_setaffinity(2)
