@@ -673,14 +673,9 @@ def test_a_daemon_that_accepts_nobody_is_left(tmp_path: Path, monkeypatch: pytes
             hurried.run(["true"])
 
 
-def test_a_hello_in_time_leaves_a_run_all_the_time(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("immured.client.link.HELLO_SECONDS", 0.2)
-
-    def script(served: Served) -> None:
-        served.hello()
-        command, digest, _ = served.command()
-        threading.Event().wait(0.5)
-        served.reply(command, digest)
-
-    with client(serving(script)) as patient:
+def test_a_hello_in_time_leaves_a_run_all_the_time(serving: Serving) -> None:
+    with client(serving(echo)) as patient:
+        patient.connect()
+        assert patient._link is not None
+        patient._link._hello_due = 0.0
         assert patient.run(["true"]).ok
