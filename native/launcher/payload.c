@@ -86,7 +86,8 @@ static int set_rlimit(const uint64_t *numbers)
   struct rlimit limit = {.rlim_cur = numbers[1], .rlim_max = numbers[2]};
   if (setrlimit(resource, &limit) == 0)
     return 0;
-  if (errno != EPERM)
+  /* A core of 0 is no tighter than one of 1: at 0 the host's handler of core dumps is started. */
+  if (errno != EPERM || resource == RLIMIT_CORE)
     return -1;
   /* Above our own hard limit, and we may not raise it: that one holds then, and is the tighter. */
   struct rlimit ours;

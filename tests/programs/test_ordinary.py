@@ -207,3 +207,19 @@ except socket.gaierror as error:
     print("no such name")
 """
     assert python(client, program) == "no such name\n"
+
+
+def test_a_script_that_wants_no_core_dumps_goes_on(client: Client) -> None:
+    """What it sets is what it has: the limit stays where it writes none and starts no handler of the host's."""
+    assert shell(client, "ulimit -c 0; ulimit -c; ulimit -c unlimited; ulimit -c") == "0\n0\n"
+
+
+def test_the_limit_on_core_dumps_is_the_one_that_starts_no_handler(client: Client) -> None:
+    assert python(client, "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))") == "(1, 1)\n"
+
+
+@pytest.mark.needs_cgroup2  # elsewhere its shadow memory, which is address space alone, counts as memory
+@pytest.mark.parametrize("sanitizer", ["address", "undefined"])
+def test_a_program_under_a_sanitizer(client: Client, sanitizer: str) -> None:
+    source = b'#include <stdio.h>\nint main(void) { return puts("clean") < 0; }\n'
+    assert shell(client, f"cd /tmp; gcc -fsanitize={sanitizer} -x c - -o it; ./it", stdin=source) == "clean\n"

@@ -19,6 +19,7 @@ COUNT = struct.Struct("=Q")
 INSTRUCTION = struct.Struct("=HBBI")
 RETURN = 0x06
 ALLOWED = 4000
+SAID_DONE = 5000  # ask.c's word for an answer of 0
 """Stands for an allowed call: an errno that the kernel never gives."""
 
 
@@ -40,7 +41,7 @@ def build_asker(directory: Path) -> Path:
 
 
 def ask(asker: Path, program: bytes, calls: Sequence[tuple[int, Sequence[int]]]) -> list[int]:
-    """The errno that each call gets under the harmless form of `program`; ALLOWED for what it allows."""
+    """The errno that each call gets under the harmless form of `program`: ALLOWED where it allows, SAID_DONE for 0."""
     table = COUNT.pack(len(calls)) + b"".join(
         ROW.pack(number, *(*arguments, *(0,) * 6)[:6], 0) for number, arguments in calls
     )

@@ -119,12 +119,14 @@ def parse_condition(text: str) -> Condition:
 def parse_action(text: str) -> int:
     """`allow`, `log`, `errno:NAME`, `trap`, `kill`, `kill_thread` or `notify` as SECCOMP_RET_* with its data.
 
+    `errno:0`: the call is not carried out, and its caller told that it was.
+
     Raises:
         ValueError: it is none of these.
     """
     if text in _ACTIONS:
         return _ACTIONS[text]
-    by_name = {f"errno:{name}": number for number, name in errno.errorcode.items()}
+    by_name = {"errno:0": 0} | {f"errno:{name}": number for number, name in errno.errorcode.items()}
     if text not in by_name:
         raise ValueError(f"{text!r} is not an action")
     return lib.SECCOMP_RET_ERRNO | by_name[text]

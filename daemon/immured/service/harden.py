@@ -40,7 +40,10 @@ def hide_memory() -> None:
 
     A change of uid undoes it: call it again after one.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # 1 byte: no file is written, nor, as at 0, the host's handler started. The launcher inherits it and could not
+    # raise a 0 of ours for payloads where it lacks CAP_SYS_RESOURCE.
+    core = min(1, resource.getrlimit(resource.RLIMIT_CORE)[1] % 2**64)
+    resource.setrlimit(resource.RLIMIT_CORE, (core, core))
     _try("PR_SET_DUMPABLE", prctl.set_dumpable, 0)
     _try("PR_SET_NAME", prctl.set_name, "immured")
 
