@@ -175,7 +175,7 @@ def test_keys_in_memory_are_not_an_equal_uids_to_read(daemon: ThrowawayDaemon, s
 
 def test_a_daemons_own_limits_are_what_they_should_be(daemon: ThrowawayDaemon) -> None:
     said = Path(f"/proc/{daemon.pid}/limits").read_text()
-    assert "Max core file size        0                    0" in said
+    assert "Max core file size        1                    1" in said
     assert "Max processes             4096                 4096" in said
 
 
