@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -278,7 +279,7 @@ def test_strangers_leave_one_entry(daemon: ThrowawayDaemon) -> None:
 def test_nobody_reads_the_daemons_memory(daemon: ThrowawayDaemon) -> None:
     status = Path(f"/proc/{daemon.pid}/status").read_text()
     assert "NoNewPrivs:\t1" in status
-    assert Path(f"/proc/{daemon.pid}/limits").read_text().count("Max core file size        0                    0") == 1
+    assert re.search(r"Max core file size +([01]) +\1 ", Path(f"/proc/{daemon.pid}/limits").read_text())
 
 
 def test_systemd_is_told(daemon: ThrowawayDaemon, tmp_path: Path) -> None:
