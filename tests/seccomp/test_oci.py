@@ -71,6 +71,8 @@ def condition(index: int, op: str, value: int, two: int | None = None) -> dict[s
         ("KILL_PROCESS", {}, KILL),
         ("ERRNO", {"errnoRet": 13}, errno_action(13)),
         ("ERRNO", {"errno": "EACCES"}, errno_action(13)),
+        ("ERRNO", {"errnoRet": 0}, errno_action(0)),
+        ("ERRNO", {"errnoRet": 4000}, errno_action(errno.EPERM)),
         ("ERRNO", {"errno": "EACCES", "errnoRet": 13}, errno_action(13)),
     ],
 )

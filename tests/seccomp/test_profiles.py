@@ -219,6 +219,7 @@ def test_a_condition_is_read(text: str, condition: tuple[int, int, int, int]) ->
         ("log", lib.SECCOMP_RET_LOG),
         ("notify", lib.SECCOMP_RET_USER_NOTIF),
         ("errno:EACCES", errno_action(errno.EACCES)),
+        ("errno:0", errno_action(0)),
     ],
 )
 def test_an_action_is_read_and_said(text: str, action: int) -> None:

@@ -106,8 +106,9 @@ class _Importer:
             word = "SCMP_ACT_TRACE" if kind == lib.SECCOMP_RET_TRACE else "SCMP_ACT_NOTIFY"
             self._say(where, f"{word} becomes ENOSYS, as the kernel answers where nobody listens", ())
             return _ABSENT
-        if kind == lib.SECCOMP_RET_ERRNO and action & lib.SECCOMP_RET_DATA not in errno.errorcode:
-            self._say(where, f"errno {action & lib.SECCOMP_RET_DATA} has no name and becomes EPERM", ())
+        number = action & lib.SECCOMP_RET_DATA
+        if kind == lib.SECCOMP_RET_ERRNO and number and number not in errno.errorcode:
+            self._say(where, f"errno {number} has no name and becomes EPERM", ())
             return _REFUSE
         return action
 
