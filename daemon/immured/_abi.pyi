@@ -68,6 +68,8 @@ class _Lib:
     IMD_MEASURED_MEMORY: Final[int]
     IMD_MEASURED_PIDS: Final[int]
     IMD_MEASURED_IO: Final[int]
+    IMD_STRAGGLERS: Final[int]
+    IMD_UNCOVERED: Final[int]
     IMD_VIOLATION_WRITE: Final[int]
     IMD_VIOLATION_SYSCALL: Final[int]
     IMD_VIOLATION_CONNECT: Final[int]

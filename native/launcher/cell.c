@@ -291,7 +291,7 @@ static int make_namespaces(const struct cell *cell, struct imd_error *err)
 int cell_make(struct cell *cell, const struct warden_config *config, struct imd_error *err)
 {
   *cell = (struct cell){
-      .config = config, .host_pid_ns = -1, .pid_ns = -1, .user_ns = -1, .init = -1, .leash = -1, .landlock = -1};
+      .config = config, .host_pid_ns = -1, .pid_ns = -1, .user_ns = -1, .init = -1, .leash = -1, .table = -1, .landlock = -1};
   /* A terminal's signals are not for us, nor the launcher's groups for anything that we start. */
   if (setsid() < 0 && errno != EPERM)
     return cell_fail(err, "a session");

@@ -15,6 +15,7 @@ struct cell {
   struct view view;
   int host_pid_ns;                 /* what children outside of the cell are born in */
   int pid_ns, user_ns;             /* the cell's own */
+  int table;                       /* tells when a mount of its goes, see mounts_apply; -1: none that could */
   int landlock;                    /* its ruleset (landlock.h); -1 where the kernel has none */
   int init;                        /* pidfd of PID 1; -1 once it is dead */
   int leash;                       /* a socket to PID 1, which dies when nobody holds this any more */

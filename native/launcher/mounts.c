@@ -342,5 +342,9 @@ int mounts_apply(struct cell *cell, const struct run *run, struct sources *sourc
   bool found = false;
   if (sources->count > 0 && cover_kernel_mounts(cell, &found, err) < 0)
     return -1;
-  return found ? guarded_call(cell, run, cover_all, cell, NULL, err) : 0;
+  if (found && guarded_call(cell, run, cover_all, cell, NULL, err) < 0)
+    return -1;
+  if (walks)
+    cell->table = openat(cell->config->host_proc, "self/mountinfo", O_RDONLY | O_CLOEXEC);
+  return walks && cell->table < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "the cell's mounts") : 0;
 }

@@ -12,6 +12,10 @@
  * In the plan's order, into the cell's mount namespace. Steps that walk through a caller's own file system (which may
  * never answer) are done by a child, within the configuration's open_timeout_ms. Consumes the sources' mounts.
  * `held` is for protect_release, after a failure too.
+ *
+ * What stands on names in a caller's tree (protected, hidden, or mounted there) goes with the name: where the host
+ * renames another file over it or removes it, the kernel takes the mount away, from every namespace. `cell->table`
+ * then answers POLLPRI: from now on nobody has any business with the cell's mounts.
  */
 int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_fds *held,
                  struct imd_error *err);

@@ -258,20 +258,41 @@ static int find_directory(const struct cell *cell, int file, char *path, size_t 
                      RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
 }
 
+static bool is_file(int directory, const char *name, const struct stat *file)
+{
+  struct stat now;
+  return fstatat(directory, name, &now, AT_SYMLINK_NOFOLLOW) == 0 && now.st_dev == file->st_dev &&
+         now.st_ino == file->st_ino && is_placeholder(&now);
+}
+
+/*
+ * Whoever renames another file over it may do so between a look and the removal: so what stands there is first moved
+ * aside, whatever it is, and goes back where it is not ours.
+ */
+static int remove_file(int directory, const char *name, const struct stat *file)
+{
+  char aside[64];
+  snprintf(aside, sizeof aside, ".immured-%d-%llu", (int)getpid(), (unsigned long long)file->st_ino);
+  if (renameat2(directory, name, directory, aside, RENAME_NOREPLACE) < 0)
+    return errno == ENOENT ? 0 : -1;
+  if (is_file(directory, aside, file))
+    return unlinkat(directory, aside, 0);
+  return renameat2(directory, aside, directory, name, RENAME_NOREPLACE);
+}
+
 static void remove_one(const struct run *run, int directory, int file, const char *name)
 {
-  struct stat held, now;
+  struct stat held;
   /*
    * First ours goes, then we ask for all of it: of several that leave at once, whoever lets go last finds nobody else.
    * By name, since copies of the descriptor may live on for a moment in children.
    */
   if (lock(file, F_UNLCK) < 0 || lock(file, F_WRLCK) < 0)
     return;
-  if (fstat(file, &held) == 0 && fstatat(directory, name, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
-      held.st_dev == now.st_dev && held.st_ino == now.st_ino && is_placeholder(&now)) {
+  if (fstat(file, &held) == 0 && held.st_nlink > 0 && is_file(directory, name, &held)) {
     setfsgid(run->gid);
     setfsuid(run->uid);
-    if (unlinkat(directory, name, 0) < 0)
+    if (remove_file(directory, name, &held) < 0)
       imd_log("a placeholder stays behind: %s", strerror(errno));
     setfsuid(0);
     setfsgid(0);

@@ -140,8 +140,13 @@ struct imd_outcome {
   uint64_t oom_kills, oom_events, memory_max_events;
   uint64_t pids_peak, pids_max_events;
   uint64_t io_read, io_written;    /* bytes */
-  uint64_t stragglers;             /* 1: something of the tree still lived when the main process ended, and was killed */
+  uint64_t stragglers;             /* enum imd_straggling */
   uint64_t collected;              /* bit i: collect i has a descriptor; clear: it is missing or not a regular file */
+};
+
+enum imd_straggling {
+  IMD_STRAGGLERS = 1,              /* something of the tree still lived when the main process ended, and was killed */
+  IMD_UNCOVERED = 2,               /* the host replaced what the plan covers, and the cover went; the run was ended */
 };
 
 enum imd_violation_kind {

@@ -31,6 +31,7 @@ struct watch {
   uint64_t patience;               /* when what was killed should be dead; 0: nothing was killed */
   uint32_t cause;                  /* 0: nothing happened yet */
   bool orphaned, late;
+  bool uncovered;                  /* a mount of the cell's went: the host moved what it stood on */
   struct imd_error unexplained;    /* why the listener could not be taken */
 };
 
@@ -161,10 +162,15 @@ static void watch_until_death(struct watch *watch)
         {.fd = explain->length > 0 ? explain->channel : -1, .events = POLLIN},
         {.fd = explain->length > 0 && watch->cause == 0 ? watch->cell->leash : -1, .events = POLLIN},
         {.fd = watch->cause == 0 ? explain_watch_fd(explain) : -1, .events = POLLIN},
+        {.fd = watch->cause == 0 ? watch->cell->table : -1, .events = POLLPRI},
     };
     struct timespec left;
     if (ppoll(events, sizeof events / sizeof events[0], time_left(watch, &left), NULL) < 0 && errno != EINTR)
       pass_sentence(watch, IMD_CAUSE_KILLED);
+    if (events[6].revents) {
+      watch->uncovered = true;
+      pass_sentence(watch, IMD_CAUSE_VIOLATION);
+    }
     if (events[0].revents || (watch->patience != 0 && imd_now_ns() >= watch->patience)) {
       watch->end = imd_now_ns();
       return;
@@ -302,6 +308,7 @@ int supervise(struct cell *cell, const struct cgroup *cgroup, struct run *run, s
   cgroup_measure(cgroup, outcome);
   outcome->cpu_system_ns += explaining;
   outcome->cause = find_cause(&watch, outcome);
+  outcome->stragglers = (outcome->stragglers ? IMD_STRAGGLERS : 0u) | (watch.uncovered ? IMD_UNCOVERED : 0u);
   outcome->wall_ns = watch.end - payload->birth->started;
   return 0;
 }

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from immured.isolation.abi import Absent, BindFlag, Op, Stage
+from immured.isolation import abi
+from immured.isolation.abi import Absent, BindFlag, Cause, Op, Stage
+from immured.isolation.messages import Exited
 from immured.isolation.plan import Step
 from tests.warden.cell import Cell, Run, Wish, bind, file
 from tests.warden.places import ALICE, BOB, directory, give, shell, text
@@ -177,7 +179,7 @@ def test_of_two_runs_the_last_removes_it(cells: Callable[..., Cell], tree: Path)
     read, write = os.pipe()
     null = os.open("/dev/null", os.O_RDWR)
     first, second = cells(), cells()
-    waiting = shell("read line", bind(tree, "/t", BindFlag.WRITE), protect(".envrc"), cwd="/t")
+    waiting = shell("echo ready; read line", bind(tree, "/t", BindFlag.WRITE), protect(".envrc"), cwd="/t")
     starts(first, waiting, [read, null, null])
     assert attempt(second, tree, "rm -f .envrc; echo x > .envrc; stat -c %s .envrc", protect(".envrc")).stdout == b"0\n"
     during = (tree / ".envrc").stat()
@@ -189,15 +191,20 @@ def test_of_two_runs_the_last_removes_it(cells: Callable[..., Cell], tree: Path)
 
 
 def starts(cell: Cell, wish: Wish, fds: list[int]) -> None:
-    cell.order(wish.packed(), fds, ALICE)
+    """Returns when the command has said that it is ready."""
+    read, write = os.pipe()
+    cell.order(wish.packed(), [fds[0], write, fds[2]], ALICE)
+    os.close(write)
     cell.go()
-    cell.wait_for("sh")
+    said = os.read(read, 16)
+    os.close(read)
+    assert said == b"ready\n", cell.outcome()
 
 
 def test_what_a_killed_daemon_left_goes_with_the_next_run(cells: Callable[..., Cell], tree: Path) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     first = cells()
-    starts(first, shell("sleep 60", bind(tree, "/t", BindFlag.WRITE), protect(".envrc")), [null] * 3)
+    starts(first, shell("echo ready; sleep 60", bind(tree, "/t", BindFlag.WRITE), protect(".envrc")), [null] * 3)
     first.process.kill()
     first.process.wait()
     os.close(null)
@@ -210,13 +217,54 @@ def test_what_the_host_put_in_its_place_stays(cells: Callable[..., Cell], tree: 
     null = os.open("/dev/null", os.O_RDWR)
     read, write = os.pipe()
     cell = cells()
-    starts(cell, shell("read line", bind(tree, "/t", BindFlag.WRITE), protect(".envrc")), [read, null, null])
+    starts(
+        cell, shell("echo ready; read line", bind(tree, "/t", BindFlag.WRITE), protect(".envrc")), [read, null, null]
+    )
     os.rename(text(tree / "new", ALICE.uid, content="the owner's\n"), tree / ".envrc")
     os.write(write, b"\n")
     cell.outcome()
     for fd in (read, write, null):
         os.close(fd)
     assert (tree / ".envrc").read_text() == "the owner's\n"
+
+
+@pytest.mark.parametrize("op", [Op.PROTECT, Op.HIDE])
+@pytest.mark.parametrize("how", ["renamed over", "removed"])
+def test_a_cover_that_the_host_takes_away_ends_the_run(
+    cells: Callable[..., Cell], tree: Path, how: str, op: Op
+) -> None:
+    """As an editor does that saves by renaming: the kernel takes the mount with the name."""
+    text(tree / ".envrc", ALICE.uid)
+    read, write = os.pipe()
+    cell, null = cells(), os.open("/dev/null", os.O_RDWR)
+    step = protect(".envrc") if op is Op.PROTECT else Step(Op.HIDE, (), (b"/t/.envrc",))
+    starts(cell, shell("echo ready; read line", bind(tree, "/t", BindFlag.WRITE), step), [read, null, null])
+    if how == "removed":
+        (tree / ".envrc").unlink()
+    else:
+        os.rename(text(tree / "new", ALICE.uid), tree / ".envrc")
+    outcome, _ = cell.outcome()
+    for fd in (read, write, null):
+        os.close(fd)
+    assert isinstance(outcome, Exited)
+    assert (outcome.cause, outcome.stragglers & abi.UNCOVERED) == (Cause.VIOLATION, abi.UNCOVERED)
+
+
+def test_what_the_host_does_beside_it_ends_nothing(cell: Cell, tree: Path) -> None:
+    text(tree / ".envrc", ALICE.uid)
+    read, write = os.pipe()
+    null = os.open("/dev/null", os.O_RDWR)
+    starts(
+        cell, shell("echo ready; read line", bind(tree, "/t", BindFlag.WRITE), protect(".envrc")), [read, null, null]
+    )
+    os.rename(text(tree / "new", ALICE.uid), tree / "other")
+    (tree / "other").unlink()
+    os.write(write, b"\n")
+    outcome, _ = cell.outcome()
+    for fd in (read, write, null):
+        os.close(fd)
+    assert isinstance(outcome, Exited)
+    assert (outcome.cause, outcome.stragglers) == (Cause.EXITED, 0)
 
 
 def test_an_empty_file_of_the_callers_is_none_of_ours(cell: Cell, tree: Path) -> None:

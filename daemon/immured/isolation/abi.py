@@ -23,6 +23,8 @@ __all__ = [
     "PLAN_MAGIC",
     "PROTOCOL_VERSION",
     "SLOT_SIZE",
+    "STRAGGLERS",
+    "UNCOVERED",
     "Absent",
     "AffinityFlag",
     "BindFlag",
@@ -50,6 +52,8 @@ PAYLOAD_ID: Final[int] = lib.IMD_PAYLOAD_ID
 PLAN_MAGIC: Final[int] = lib.IMD_PLAN_MAGIC
 PLAN_IN_MEMFD: Final[int] = lib.IMD_PLAN_IN_MEMFD
 OURS_0: Final[int] = lib.IMD_OURS_0
+STRAGGLERS: Final[int] = lib.IMD_STRAGGLERS
+UNCOVERED: Final[int] = lib.IMD_UNCOVERED
 LANDLOCK_OLDEST: Final[int] = lib.IMD_LANDLOCK_OLDEST
 LANDLOCK_NEWEST: Final[int] = lib.IMD_LANDLOCK_NEWEST
 

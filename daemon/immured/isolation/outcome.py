@@ -6,6 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final
 
+from immured.isolation import abi
 from immured.isolation.abi import Cause, Measured, Op, Stage
 from immured.isolation.messages import Exited, Failed
 
@@ -68,8 +69,10 @@ def _events(report: Exited) -> dict[str, object]:
         events["pids_max"] = report.pids_max_events
     if report.unexplained:
         events["unexplained"] = report.unexplained
-    if report.stragglers:
+    if report.stragglers & abi.STRAGGLERS:
         events["stragglers"] = True
+    if report.stragglers & abi.UNCOVERED:
+        events["uncovered"] = True
     return events
 
 
