@@ -278,6 +278,10 @@ static void find(const struct explain_path *path, bool follow, struct place *pla
     char *left = at + length;
     left += strspn(left, "/");
     const bool last = *left == '\0';
+    if (length == 1 && *at == '.' && !last) {
+      at = left;                   /* costs nothing to write, and should cost nothing here */
+      continue;
+    }
     char name[NAME_MAX + 1] = ".";
     if (length > NAME_MAX) {
       place->error = ENAMETOOLONG;
