@@ -15,7 +15,8 @@ Control: where the same program gets what it wants:
     manifest {...}             the same sandbox, but for this
     scene                      the same, but for what stands around it
 Needs: what a kernel may lack; there, the control shows that it is lacking for root too
-Open: why nothing contains it, and what to do about that: such an idea gets what it wants in a sandbox too
+Open: why nothing contains it, and what to do about that: such an idea gets what it wants in a sandbox too. It may
+      begin with `Landlock below ABI N:`, where a newer one contains it
 Machine: x86_64                where it is of one machine alone
 Reference: CVE, paper or manual page
 """
@@ -30,6 +31,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
+
+from immured.host.syscalls import landlock_abi
 
 HERE: Final = Path(__file__).parent
 FIELDS: Final = ("Wall", "Meets", "Ends", "Manifest", "Scene", "Control", "Needs", "Open", "Machine", "Reference")
@@ -78,6 +81,12 @@ class Idea:
     @property
     def open(self) -> str:
         return self.fields.get("Open", "")
+
+    @property
+    def open_here(self) -> bool:
+        """Whether it is on this kernel."""
+        since = re.match(r"Landlock below ABI (\d+):", self.open)
+        return landlock_abi() < int(since[1]) if since else bool(self.open)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ DOCUMENT = HERE.parents[1] / "docs" / "escape.md"
 def test_contained(idea: Idea, world: World) -> None:
     (kind, what), outcome = world.contained(idea)
     print(f"{kind}: {what}")  # -rP shows it
-    if idea.open:
+    if idea.open_here:
         assert kind == "got", f"{idea.title}: no longer open, as the file still says\n{outcome}"
         return
     assert kind == "contained", f"{idea.title}: {kind} {what}\n{outcome}"

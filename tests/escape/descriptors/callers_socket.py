@@ -1,7 +1,8 @@
 """Speak to a socket of the caller's own, in a directory that the caller binds to be read: an agent with keys.
 
-Wall: what belongs to others is not mapped
-Open: a mount keeps files from being changed, not a listener from being spoken to. Bind directories without any
+Wall: landlock, from its ABI 9 on
+Meets: EACCES
+Open: Landlock below ABI 9: a mount keeps files from being changed, not a listener from being spoken to. Bind directories without any
 Scene: agent_in_a_bind
 Control: fence
 Reference: ssh-agent(1); unix(7)

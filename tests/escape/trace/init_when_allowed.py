@@ -1,7 +1,7 @@
 """Trace PID 1 under a manifest that lets a debugger run: then no filter stands before it.
 
 Wall: ids; PID 1 is not dumpable; user namespace
-Meets: EPERM EACCES
+Meets: EPERM EACCES ENOSYS
 Manifest: {"syscalls": {"allow": ["@debug", "@watching", "@numa", "@legacy"]}}
 Control: fence without ids, capabilities
 Reference: ptrace(2), "Ptrace access mode checking"; CVE-2016-9962
