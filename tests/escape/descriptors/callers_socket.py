@@ -2,7 +2,8 @@
 
 Wall: landlock, from its ABI 9 on
 Meets: EACCES
-Open: Landlock below ABI 9: a mount keeps files from being changed, not a listener from being spoken to. Bind directories without any
+Open: Landlock below ABI 9: a mount keeps files from being changed, not a listener from being spoken to. Bind
+  directories without any
 Scene: agent_in_a_bind
 Control: fence
 Reference: ssh-agent(1); unix(7)
