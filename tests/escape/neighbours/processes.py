@@ -13,9 +13,16 @@ from functools import partial
 
 from tests.escape.inside import contained, got, outcome, read
 
-for name in os.listdir("/proc"):
-    if not name.isdigit() or int(name) == os.getpid() or b"immured-neighbour" not in read(f"/proc/{name}/cmdline"):
-        continue
-    if outcome(partial(os.kill, int(name), signal.SIGCONT)) == "ok":
+
+def found(name: str) -> bool:
+    """Processes come and go while one looks."""
+    try:
+        return int(name) != os.getpid() and b"immured-neighbour" in read(f"/proc/{name}/cmdline")
+    except OSError:
+        return False
+
+
+for name in filter(str.isdigit, os.listdir("/proc")):
+    if found(name) and outcome(partial(os.kill, int(name), signal.SIGCONT)) == "ok":
         got(f"process {name}")
 contained("none")
