@@ -2,6 +2,7 @@
 #include "explain.h"
 #include "../core/seccomp.h"
 #include "explain_calls.h"
+#include "explain_learn.h"
 #include "explain_path.h"
 #include "kernel.h"
 #include "util.h"
@@ -23,7 +24,7 @@
 #include <sys/uio.h>
 #include <time.h>
 
-enum { LEASH = 0, LISTENER = 1, PAGE = 4096, FIRST_READ = 256 };
+enum { LEASH = 0, LISTENER = 1, LOG = 2, PAGE = 4096, FIRST_READ = 256 };
 
 struct explainer {
   struct explain_shared *shared;
@@ -178,6 +179,69 @@ static void name_refused(struct explainer *explainer, const struct seccomp_notif
   finding->kind = IMD_VIOLATION_SYSCALL;
 }
 
+/* --- what is learned of it --------------------------------------------------------------------------------------- */
+
+/* Where every run may read, and no manifest grants anything. */
+static bool is_everybodys(const char *path, size_t length)
+{
+  static const char *const places[] = {"/usr/", "/proc/", "/dev/", "/bin/", "/sbin/", "/lib"};
+  if (memmem(path, length, "/..", 3))
+    return false;
+  for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+    if (length >= strlen(places[i]) && memcmp(path, places[i], strlen(places[i])) == 0)
+      return true;
+  return false;
+}
+
+static uint32_t learned_kind(const struct call_shape *shape, int flags)
+{
+  switch (shape->effect) {
+  case EFFECT_OPEN:
+    if ((flags & O_ACCMODE) != O_RDONLY || (flags & (O_CREAT | O_TRUNC)))
+      return IMD_LEARNED_WRITE;
+    return flags & O_PATH ? IMD_LEARNED_LOOK : IMD_LEARNED_READ;
+  case EFFECT_MAKE:
+  case EFFECT_REMOVE:
+  case EFFECT_RENAME: return IMD_LEARNED_NAME;
+  case EFFECT_CHANGE: return IMD_LEARNED_WRITE;
+  case EFFECT_EXEC: return IMD_LEARNED_EXEC;
+  default: return IMD_LEARNED_LOOK;
+  }
+}
+
+static void learn_path(struct explainer *explainer, const struct seccomp_notif *notif, int8_t dir, int8_t path,
+                       uint32_t kind)
+{
+  char target[IMD_MAX_TARGET];
+  struct explain_path found;
+  if (!read_path(explainer, notif, dir, path, 0, &found))
+    return;
+  const size_t length = explain_path_text(&found, target, sizeof target);
+  if (length > 0 && target[0] == '/' && !is_everybodys(target, length))
+    explain_learn_note(LOG, kind, (uint32_t)notif->data.nr, target, length);
+}
+
+/* Before the call is answered: when the payload is over, everything that it asked for is in the log. */
+static void learn(struct explainer *explainer, const struct seccomp_notif *notif, const struct call_shape *shape)
+{
+  explain_learn_note(LOG, IMD_LEARNED_CALL, (uint32_t)notif->data.nr, NULL, 0);
+  if (!shape)
+    return;
+  if (shape->effect == EFFECT_CONNECT || shape->effect == EFFECT_BIND) {
+    struct finding finding = {.forbidden = false};
+    judge_address(explainer->shared, notif, shape, &finding);
+    const uint16_t family = finding.length >= sizeof family ? *(const uint16_t *)(const void *)finding.target : AF_UNSPEC;
+    if (family == AF_INET || family == AF_INET6)
+      explain_learn_note(LOG, IMD_LEARNED_ADDRESS, (uint32_t)notif->data.nr, finding.target, finding.length);
+    return;
+  }
+  const int flags = shape->flags >= 0 ? (int)notif->data.args[shape->flags] : shape->open_flags;
+  const uint32_t kind = learned_kind(shape, flags);
+  learn_path(explainer, notif, shape->dir, shape->path, kind);
+  if (shape->effect == EFFECT_RENAME)
+    learn_path(explainer, notif, shape->dir2, shape->path2, kind);
+}
+
 /* --- what is kept of it ------------------------------------------------------------------------------------------ */
 
 static bool is_known(const struct explain_shared *shared, uint32_t records, uint32_t number, const struct finding *finding)
@@ -236,9 +300,11 @@ static int serve_one(struct explainer *explainer)
     name_refused(explainer, notif, shape, &finding);
   } else if (shape && shape->effect == EFFECT_CONNECT) {
     judge_address(shared, notif, shape, &finding);
-  } else if (shape) {
+  } else if (shape && shape->effect < EFFECT_CONNECT) {
     judge_write(explainer, notif, shape, &finding);
   }
+  if (shared->learn && (answer.flags & SECCOMP_USER_NOTIF_FLAG_CONTINUE))
+    learn(explainer, notif, shape);
 
   /* What was read is of this call only if the call still waits: a number of a process is given again. */
   if (finding.forbidden && ioctl(LISTENER, SECCOMP_IOCTL_NOTIF_ID_VALID, &answer.id) == 0) {
@@ -254,11 +320,11 @@ static int serve_one(struct explainer *explainer)
   return 1;
 }
 
-/* Descriptor 1 becomes the listener. */
+/* Descriptor 1 becomes the listener, 2 the log of a run that is learned from. */
 static bool take_listener(void)
 {
   char word;
-  union { struct cmsghdr align; char space[CMSG_SPACE(sizeof(int))]; } control;
+  union { struct cmsghdr align; char space[CMSG_SPACE(2 * sizeof(int))]; } control;
   struct iovec body = {&word, 1};
   struct msghdr message = {
       .msg_iov = &body, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};

@@ -49,6 +49,7 @@ struct explain_shared {
   _Atomic uint64_t count[IMD_VIOLATION_KINDS];
   /* The warden's, before PID 1 has the listener. */
   uint32_t halt, network;          /* halt: a write outside the allowance is not answered; network: lo is up */
+  uint32_t learn;                  /* what is allowed is noted too, and a log comes with the listener */
   uint32_t program_length;         /* instructions of the base program */
   struct sock_filter program[EXPLAIN_MAX_PROGRAM];
   struct explain_record record[IMD_MAX_VIOLATIONS];

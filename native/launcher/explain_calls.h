@@ -11,6 +11,9 @@ enum effect {
   EFFECT_RENAME,                   /* the first goes, the second comes (and may replace one) */
   EFFECT_CHANGE,                   /* what is there, or its inode */
   EFFECT_CONNECT,
+  EFFECT_LOOK,                     /* nothing, and it depends on what is there: of runs that are learned from alone */
+  EFFECT_EXEC,                     /* likewise */
+  EFFECT_BIND,                     /* likewise, an address of its own */
 };
 
 enum { NO_ARGUMENT = -1 };

@@ -3,6 +3,7 @@
 #include "../core/seccomp.h"
 #include "util.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -22,7 +23,7 @@ enum { ALARM_US = 5000, AT_ONCE = 64 };
 int explain_watch_make(struct explain_watch *watch, struct imd_error *err)
 {
   int pair[2];
-  *watch = (struct explain_watch){.init = -1, .channel = -1, .payload_channel = -1, .listener = -1};
+  *watch = (struct explain_watch){.init = -1, .channel = -1, .payload_channel = -1, .log = -1, .listener = -1};
   void *memory = mmap(NULL, sizeof *watch->shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED)
     return imd_fail(err, IMD_STAGE_CELL, errno, "memory for PID 1");
@@ -34,7 +35,7 @@ int explain_watch_make(struct explain_watch *watch, struct imd_error *err)
   return 0;
 }
 
-void explain_watch_read(struct explain_watch *watch, const void *plan)
+int explain_watch_read(struct explain_watch *watch, const void *plan, int log, struct imd_error *err)
 {
   struct explain_shared *shared = watch->shared;
   struct imd_plan_cursor cursor = {.plan = plan};
@@ -48,36 +49,42 @@ void explain_watch_read(struct explain_watch *watch, const void *plan)
     if (step.op != IMD_OP_EXPLAIN)
       continue;
     shared->halt = step.numbers[0] & IMD_EXPLAIN_HALT ? 1 : 0;
+    shared->learn = step.numbers[0] & IMD_EXPLAIN_LEARN ? 1 : 0;
     watch->program = base;
     watch->length = size / sizeof *base;
     shared->program_length = (uint32_t)watch->length;
     memcpy(shared->program, base, size);
   }
+  if (shared->learn != (log >= 0))
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "a log and a plan that learns go together");
+  if (log < 0)
+    return 0;
+  watch->log = fcntl(log, F_DUPFD_CLOEXEC, 0);
+  return watch->log < 0 ? process_fail(err, "the log") : 0;
 }
 
-static int hand_over(int socket, int listener)
+/* `log`: -1, or the second. */
+static int hand_over(int socket, int listener, int log)
 {
+  const int fds[2] = {listener, log};
+  const size_t size = sizeof fds[0] * (log < 0 ? 1 : 2);
   char word = 'l';
-  union { struct cmsghdr align; char space[CMSG_SPACE(sizeof(int))]; } control = {.space = {0}};
+  union { struct cmsghdr align; char space[CMSG_SPACE(2 * sizeof(int))]; } control = {.space = {0}};
   struct iovec body = {&word, 1};
   struct msghdr message = {
-      .msg_iov = &body, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+      .msg_iov = &body, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_SPACE(size)};
   struct cmsghdr *cmsg = CMSG_FIRSTHDR(&message);
   cmsg->cmsg_level = SOL_SOCKET;
   cmsg->cmsg_type = SCM_RIGHTS;
-  cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-  memcpy(CMSG_DATA(cmsg), &listener, sizeof listener);
+  cmsg->cmsg_len = CMSG_LEN(size);
+  memcpy(CMSG_DATA(cmsg), fds, size);
   return sendmsg(socket, &message, MSG_NOSIGNAL) == 1 ? 0 : -1;
 }
 
 int explain_watch_take(struct explain_watch *watch, int payload, int number, struct imd_error *err)
 {
   watch->listener = pidfd_getfd(payload, number, 0);
-  if (watch->listener < 0)
-    return process_fail(err, "the listener of the filter");
-  if (hand_over(watch->init, watch->listener) < 0)
-    return process_fail(err, "PID 1, to explain");
-  return 0;
+  return watch->listener < 0 ? process_fail(err, "the listener of the filter") : 0;
 }
 
 /* --- in PID 1's place -------------------------------------------------------------------------------------------- */
@@ -144,6 +151,12 @@ void explain_watch_heard(struct explain_watch *watch, short events)
   if (!(events & POLLIN)) {
     imd_close(&watch->listener);   /* nobody under the filter lives */
     watch->tick = 0;
+  } else if (!watch->handed) {
+    /* The first call that there is something to say of: until then PID 1 sleeps, and costs a run nothing. */
+    watch->handed = true;
+    watch->stalled = hand_over(watch->init, watch->listener, watch->log) < 0;
+    imd_close(&watch->log);
+    note(watch, imd_now_ns());
   } else if (watch->stalled && !has_moved(watch)) {
     serve(watch);
   } else {

@@ -16,11 +16,13 @@ struct explain_watch {
   int init;                        /* the socket whose other end is PID 1's descriptor 0 */
   pid_t init_pid;
   int channel, payload_channel;    /* where the payload's process says that it has a listener, and hears that we took it */
+  int log;                         /* PID 1's, of a run that is learned from; else -1 */
   int listener;                    /* -1: not explained, or nobody is left to be */
   const struct sock_filter *program;
   size_t length;                   /* of the base program, in instructions; 0: the plan has no EXPLAIN */
   uint64_t tick;                   /* when to see whether PID 1 keeps up; 0: it is idle, the listener is watched */
   uint64_t seen_id, seen_answered; /* what it was at last time */
+  bool handed;                     /* PID 1 has the listener */
   bool stalled;                    /* it does not: we answer at once */
   uint32_t unexplained, refused;   /* calls that we answered in its place, and refused of them */
 };
@@ -28,10 +30,10 @@ struct explain_watch {
 /* At parking: what PID 1 and the payload's process inherit. */
 int explain_watch_make(struct explain_watch *watch, struct imd_error *err);
 
-/* The plan's EXPLAIN, if it has one, into the memory shared with PID 1. The plan stays. */
-void explain_watch_read(struct explain_watch *watch, const void *plan);
+/* The plan's EXPLAIN, if it has one, into the memory shared with PID 1. The plan stays, `log` (or -1) is copied. */
+int explain_watch_read(struct explain_watch *watch, const void *plan, int log, struct imd_error *err);
 
-/* The payload's process has a listener, descriptor `number` of its own: ours too, and PID 1's. */
+/* The payload's process has a listener, descriptor `number` of its own: ours too. PID 1 gets it with the first call. */
 int explain_watch_take(struct explain_watch *watch, int payload, int number, struct imd_error *err);
 
 /* The descriptor to poll for POLLIN, or -1; what to do when poll says something of it. */

@@ -34,6 +34,12 @@ struct imd_w_prepare { uint32_t uid, gid, ngroups, plan_length, flags, reserved;
 
 enum { IMD_W_PREPARE_FDS = 4 };
 
+/* How many descriptors a PREPARE of these flags comes with. */
+static inline uint32_t imd_w_prepare_fds(uint32_t flags)
+{
+  return IMD_W_PREPARE_FDS + !!(flags & IMD_PLAN_IN_MEMFD) + !!(flags & IMD_WITH_LOG);
+}
+
 struct imd_p_park { uint32_t slot_base; uint32_t reserved; };
 
 /*

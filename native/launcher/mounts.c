@@ -3,6 +3,7 @@
 #include "guard.h"
 #include "kernel.h"
 #include "landlock.h"
+#include "layer.h"
 #include "plan.h"
 #include "protect.h"
 #include "util.h"
@@ -58,7 +59,15 @@ static int apply_bind(struct work *work, const struct imd_plan_step *step, struc
   if (!(step->numbers[0] & IMD_BIND_WRITE) && protect_pin(&work->cell->view, path, err) < 0)
     return -1;
   cleanup_fd int target = view_target(&work->cell->view, path, source->directory, true, err);
-  if (target < 0 || attach(source->mount, target, path, err) < 0)
+  if (target < 0)
+    return -1;
+  if ((step->numbers[0] & IMD_BIND_LAYER) && source->directory) {
+    cleanup_fd int layer = -1;
+    if (layer_attach(work->cell, work->run, source->mount, target, path, &layer, err) < 0)
+      return -1;
+    return landlock_allow(work->cell->landlock, layer, true, path, err);
+  }
+  if (attach(source->mount, target, path, err) < 0)
     return -1;
   const bool write = step->numbers[0] & IMD_BIND_WRITE;
   return write ? landlock_allow(work->cell->landlock, source->mount, source->directory, path, err) : 0;
@@ -312,7 +321,7 @@ static bool walks_sources(const struct run *run)
 {
   struct imd_plan_cursor cursor = {.plan = run->plan};
   for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
-    if (step.op == IMD_OP_ROOTFS)
+    if (step.op == IMD_OP_ROOTFS || (step.op == IMD_OP_BIND && (step.numbers[0] & IMD_BIND_LAYER)))
       return true;
     const char *target = target_of(&step);
     if (target && lies_in_source(run, &step, target))

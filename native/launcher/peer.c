@@ -517,7 +517,8 @@ int peer_open_sources(const struct cell *cell, const struct run *run, struct sou
   uint32_t count = 0;
   struct imd_plan_cursor cursor = {.plan = run->plan};
   for (struct request request; next_request(&cursor, &request); count++) {
-    if ((request.flags & IMD_BIND_WRITE) && !(request.flags & IMD_BIND_GRANTED) && run->peer.uid == 0) {
+    if ((request.flags & (IMD_BIND_WRITE | IMD_BIND_LAYER)) && !(request.flags & IMD_BIND_GRANTED) &&
+        run->peer.uid == 0) {
       err->step = request.step;
       return imd_fail(err, IMD_STAGE_ROOT_OWNED, 0, "%s: the caller is root", request.path);
     }

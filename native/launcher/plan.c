@@ -243,9 +243,11 @@ static int check_cgroup(const struct imd_plan_step *step, struct imd_error *err)
 
 static int check_bind(const struct imd_plan_step *step, struct imd_error *err)
 {
-  const uint64_t known = IMD_BIND_WRITE | IMD_BIND_NOEXEC | IMD_BIND_OPTIONAL | IMD_BIND_GRANTED;
+  const uint64_t known = IMD_BIND_WRITE | IMD_BIND_NOEXEC | IMD_BIND_OPTIONAL | IMD_BIND_GRANTED | IMD_BIND_LAYER;
   if (step->numbers[0] & ~known)
     return refuse(err, "unknown flags: %#llx", (unsigned long long)(step->numbers[0] & ~known));
+  if ((step->numbers[0] & IMD_BIND_LAYER) && (step->numbers[0] & (IMD_BIND_WRITE | IMD_BIND_GRANTED)))
+    return refuse(err, "a layer that is written through, or is the operator's");
 
   uint32_t length;
   const char *cursor = step->strings;
@@ -392,7 +394,7 @@ static int check_meaning(const struct imd_plan_step *step, struct imd_error *err
       return refuse(err, "rung %llu, and Landlock's here is %u", (unsigned long long)numbers[0], landlock_rung);
     return check_at_most(numbers[1], IMD_LANDLOCK_NO_NETWORK, "flags", err);
   case IMD_OP_EXPLAIN:
-    if (numbers[0] & ~(uint64_t)IMD_EXPLAIN_HALT)
+    if (numbers[0] & ~(uint64_t)(IMD_EXPLAIN_HALT | IMD_EXPLAIN_LEARN))
       return refuse(err, "unknown flags: %#llx", (unsigned long long)numbers[0]);
     /* fall through */
   case IMD_OP_SECCOMP:

@@ -28,6 +28,8 @@ enum {
   IMD_MAX_VIOLATIONS = 64,         /* that are told one by one; the rest is counted */
   IMD_MAX_TARGET = 512,            /* bytes of a violation's path */
   IMD_MAX_EXE = 256,
+  IMD_MAX_LEARNED = 256 << 10,     /* bytes of what a learning run asked for, and rows of it */
+  IMD_MAX_LEARNED_ROWS = 4096,
 };
 
 struct imd_header {
@@ -68,6 +70,7 @@ enum imd_prepare_flag {
   /* Descriptor 0, 1 or 2 is a pipe that the broker made: the payload becomes its owner, and can open /dev/stdout anew.
      Never so for what a client passed: it would open the other end of the client's pipe. */
   IMD_OURS_0 = 2, IMD_OURS_1 = 4, IMD_OURS_2 = 8,
+  IMD_WITH_LOG = 16,               /* one more descriptor, the last: the file that a plan with EXPLAIN's LEARN writes to */
 };
 
 enum imd_cause {                   /* as in the contract; what the launcher can measure */
@@ -214,7 +217,23 @@ enum imd_op {
   IMD_OP_EXEC = 50,                /* !  argc | cwd, argv..., env...; argv[0] without a slash is looked up in env's PATH */
 };
 
-enum imd_explain_flag { IMD_EXPLAIN_HALT = 1 };  /* a write outside the allowance ends the run */
+enum imd_explain_flag {
+  IMD_EXPLAIN_HALT = 1,            /* a write outside the allowance ends the run */
+  IMD_EXPLAIN_LEARN = 2,           /* what is allowed is noted too, in the log that came with the plan */
+};
+
+/* The log: rows of struct imd_learned with `length` bytes behind each, once each, in the order in which they came. */
+enum imd_learned_kind {
+  IMD_LEARNED_CALL = 1,            /* this call was made: nothing behind it */
+  IMD_LEARNED_LOOK,                /* this path was looked at: stat, access, readlink, chdir */
+  IMD_LEARNED_READ,                /* opened to be read */
+  IMD_LEARNED_EXEC,                /* executed */
+  IMD_LEARNED_WRITE,               /* opened to be written or made; changed */
+  IMD_LEARNED_NAME,                /* a name that was made, removed, or moved from or to */
+  IMD_LEARNED_ADDRESS,             /* a struct sockaddr that was connected, sent or bound to */
+  IMD_LEARNED_CUT,                 /* the last: there was more than the log holds */
+};
+struct imd_learned { uint32_t kind, number, length; };  /* number: of the system call */
 
 enum imd_affinity_flag {
   IMD_AFFINITY_EXCLUSIVE = 1,      /* none that another run has so; if too few are left, the run fails */
@@ -226,6 +245,7 @@ enum imd_bind_flag {
   IMD_BIND_NOEXEC = 2,
   IMD_BIND_OPTIONAL = 4,           /* a source that does not exist is passed over */
   IMD_BIND_GRANTED = 8,            /* opened as root: only beneath a directory of the operator's configuration */
+  IMD_BIND_LAYER = 16,             /* a directory: what is written there ends with the cell (layer.h); a file: as if read */
 };
 
 enum imd_absent {                  /* of PROTECT, where there is no target */

@@ -116,9 +116,9 @@ static int place_plan(const char *packet, size_t length, const struct imd_prepar
 {
   const size_t head = sizeof(struct imd_header) + sizeof *prepare;
   const bool in_memfd = prepare->flags & IMD_PLAN_IN_MEMFD;
-  if (prepare->flags & ~(uint32_t)(IMD_PLAN_IN_MEMFD | IMD_OURS_0 | IMD_OURS_1 | IMD_OURS_2))
+  if (prepare->flags & ~(uint32_t)(IMD_PLAN_IN_MEMFD | IMD_OURS_0 | IMD_OURS_1 | IMD_OURS_2 | IMD_WITH_LOG))
     return imd_fail(err, IMD_STAGE_PLAN, 0, "unknown flags %#x", prepare->flags);
-  if (fds->count != IMD_W_PREPARE_FDS + (in_memfd ? 1u : 0u))
+  if (fds->count != imd_w_prepare_fds(prepare->flags))
     return imd_fail(err, IMD_STAGE_PLAN, 0, "%u descriptors came with the plan", fds->count);
   if (length - head != (in_memfd ? 0 : prepare->plan_length))
     return imd_fail(err, IMD_STAGE_PLAN, 0, "a plan of %u bytes in %zu", prepare->plan_length, length - head);

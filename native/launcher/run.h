@@ -21,6 +21,7 @@ struct run {
   int launcher;                    /* its end hung up, or a kill, ends every wait */
   int stdio[3];                    /* the payload's 0, 1 and 2 until it has them; -1 then */
   int go;                          /* the pipe of GO, likewise */
+  int log;                         /* of a run that is learned from, until its explainer has it; else -1 */
   uint32_t ours;                   /* enum imd_prepare_flag: which of them are pipes of the broker's own */
   bool over;                       /* the payload is dead: a kill comes too late */
   uint64_t wall_ns, cpu_ns;        /* 0: no bound */

@@ -143,7 +143,7 @@ static int read_order(struct warden *warden, struct order *order, size_t size, s
   const size_t offset = imd_w_plan_offset(prepare->ngroups);
   if (size != offset + (in_memfd ? 0 : prepare->plan_length))
     return imd_fail(err, IMD_STAGE_PLAN, 0, "the order is not of the length that it says");
-  if (order->fds.count != IMD_W_PREPARE_FDS + (in_memfd ? 1u : 0u))
+  if (order->fds.count != imd_w_prepare_fds(prepare->flags))
     return imd_fail(err, IMD_STAGE_PLAN, 0, "%u descriptors came with the order", order->fds.count);
   if (in_memfd && read_memfd(order, order->fds.fd[0], prepare->plan_length, err) < 0)
     return -1;
@@ -151,6 +151,7 @@ static int read_order(struct warden *warden, struct order *order, size_t size, s
   struct run *run = &warden->run;
   memcpy(run->stdio, order->fds.fd + in_memfd, sizeof run->stdio);
   run->go = order->fds.fd[in_memfd + 3];
+  run->log = prepare->flags & IMD_WITH_LOG ? order->fds.fd[in_memfd + 4] : -1;
   run->peer = (struct peer){prepare->uid, prepare->gid, prepare->ngroups, (const gid_t *)(prepare + 1)};
   run->plan = in_memfd ? order->plan_copy : (const char *)order->packet + offset;
   if (imd_plan_check(run->plan, prepare->plan_length, err) < 0)
@@ -193,7 +194,8 @@ static int prepare(struct warden *warden, struct imd_error *err)
       mounts_apply(&warden->cell, &warden->run, &sources, &warden->held, err) < 0 ||
       settle_network(&warden->run, err) < 0)
     return -1;
-  explain_watch_read(&warden->cell.explain, warden->run.plan);
+  if (explain_watch_read(&warden->cell.explain, warden->run.plan, warden->run.log, err) < 0)
+    return -1;
   return payload_start(&warden->payload, &warden->cell, &warden->cgroup, &warden->run, err);
 }
 
@@ -236,7 +238,7 @@ static void serve(struct warden *warden)
   /* Ours must not keep the payload's pipes open. */
   imd_fds_close(&order.fds);
   memcpy(warden->run.stdio, (int[]){-1, -1, -1}, sizeof warden->run.stdio);
-  warden->run.go = -1;
+  warden->run.go = warden->run.log = -1;
 
   struct imd_outcome outcome;
   bool orphaned = false;
@@ -251,7 +253,7 @@ static void serve(struct warden *warden)
 
 _Noreturn void warden_main(const struct warden_config *config, int launcher_fd)
 {
-  struct warden warden = {.cgroup = CGROUP_NONE, .payload = PAYLOAD_NONE, .run = {.launcher = launcher_fd, .stdio = {-1, -1, -1}, .go = -1}};
+  struct warden warden = {.cgroup = CGROUP_NONE, .payload = PAYLOAD_NONE, .run = {.launcher = launcher_fd, .stdio = {-1, -1, -1}, .go = -1, .log = -1}};
   struct imd_error err = IMD_ERROR_INIT;
   if (cell_make(&warden.cell, config, &err) < 0)
     fail(&warden, &err);

@@ -94,7 +94,14 @@ class FakeLauncher:
         self.collected: Mapping[int, int] = {}
 
     def prepare(
-        self, run: int, connection: int, plan: bytes, fds: Sequence[int], *, ours: Sequence[int] = ()
+        self,
+        run: int,
+        connection: int,
+        plan: bytes,
+        fds: Sequence[int],
+        *,
+        ours: Sequence[int] = (),
+        log: int | None = None,
     ) -> Awaitable[Outcome]:
         if self.lost:
             raise LauncherLostError("gone")

@@ -334,9 +334,17 @@ def test_without_an_explained_program_nothing_is_explained(cell: Cell) -> None:
 
 def test_a_plan_says_nothing_of_explaining_that_nobody_knows(cell: Cell) -> None:
     known = Step(Op.EXPLAIN, (1,), (EXPLAINED,)).pack()
-    unknown = Step(Op.EXPLAIN, (2,), (EXPLAINED,)).pack()
+    unknown = Step(Op.EXPLAIN, (4,), (EXPLAINED,)).pack()
     packed = explained(["/bin/true"], halt=True).packed()
     assert known in packed
     with Pipes(b"") as pipes:
         cell.order(packed.replace(known, unknown), pipes.theirs)
         assert "unknown flags" in cell.failure().text
+
+
+def test_a_plan_that_learns_and_its_log_come_together(cell: Cell) -> None:
+    known = Step(Op.EXPLAIN, (1,), (EXPLAINED,)).pack()
+    learning = Step(Op.EXPLAIN, (2,), (EXPLAINED,)).pack()
+    with Pipes(b"") as pipes:
+        cell.order(explained(["/bin/true"], halt=True).packed().replace(known, learning), pipes.theirs)
+        assert "a log and a plan that learns go together" in cell.failure().text

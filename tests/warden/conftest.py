@@ -19,8 +19,9 @@ from tests.warden.cell import Cell
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "native" / "launcher"
 PARTS = (
-    "cell cgroup collect error explain explain_calls explain_path explain_watch guard landlock loopback message mounts"
-    " payload peer plan processors protect remains supervise template util vfs view warden".split()
+    "cell cgroup collect error explain explain_calls explain_learn explain_path explain_watch guard landlock layer"
+    " loopback message mounts payload peer plan processors protect remains supervise template util vfs view"
+    " warden".split()
 )
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE=", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]
 # IMMURED_SANITIZE=1: slower, and every mistake with memory ends the warden.

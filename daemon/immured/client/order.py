@@ -69,6 +69,8 @@ class RunOptions(TypedDict, total=False):
     """0, 1, 2 to descriptors that the command gets as they are: pipes, regular files, connected stream sockets."""
     detach: bool
     """The run outlives the connection."""
+    learn: bool
+    """A learning run: `learned` of its result says what it asked for, and what it writes ends with it."""
 
 
 def arguments(argv: Sequence[Text], *, stream: bool = False, **options: Unpack[RunOptions]) -> Order:
@@ -116,6 +118,8 @@ def _contents(args: dict[str, object], options: RunOptions) -> None:
         args["collect"] = [_text(path) for path in collect]
     if options.get("detach"):
         args["detach"] = True
+    if options.get("learn"):
+        args["learn"] = True
 
 
 def chunks_of(data: Bytes) -> list[bytes]:

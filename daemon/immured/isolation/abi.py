@@ -9,9 +9,11 @@ from immured._abi import ffi, lib
 
 __all__ = [
     "EXPLAIN_HALT",
+    "EXPLAIN_LEARN",
     "LANDLOCK_NEWEST",
     "LANDLOCK_OLDEST",
     "MAX_COLLECT",
+    "MAX_LEARNED",
     "MAX_PACKET",
     "MAX_PLAN",
     "MAX_STEPS",
@@ -25,12 +27,14 @@ __all__ = [
     "SLOT_SIZE",
     "STRAGGLERS",
     "UNCOVERED",
+    "WITH_LOG",
     "Absent",
     "AffinityFlag",
     "BindFlag",
     "Cause",
     "Controller",
     "LandlockFlag",
+    "Learned",
     "Measured",
     "Message",
     "Op",
@@ -46,12 +50,15 @@ MAX_STEPS: Final[int] = lib.IMD_MAX_STEPS
 MAX_STRING: Final[int] = lib.IMD_MAX_STRING
 MAX_COLLECT: Final[int] = lib.IMD_MAX_COLLECT
 MAX_VIOLATIONS: Final[int] = lib.IMD_MAX_VIOLATIONS
+MAX_LEARNED: Final[int] = lib.IMD_MAX_LEARNED
 EXPLAIN_HALT: Final[int] = lib.IMD_EXPLAIN_HALT
+EXPLAIN_LEARN: Final[int] = lib.IMD_EXPLAIN_LEARN
 SLOT_SIZE: Final[int] = lib.IMD_SLOT_SIZE
 PAYLOAD_ID: Final[int] = lib.IMD_PAYLOAD_ID
 PLAN_MAGIC: Final[int] = lib.IMD_PLAN_MAGIC
 PLAN_IN_MEMFD: Final[int] = lib.IMD_PLAN_IN_MEMFD
 OURS_0: Final[int] = lib.IMD_OURS_0
+WITH_LOG: Final[int] = lib.IMD_WITH_LOG
 STRAGGLERS: Final[int] = lib.IMD_STRAGGLERS
 UNCOVERED: Final[int] = lib.IMD_UNCOVERED
 LANDLOCK_OLDEST: Final[int] = lib.IMD_LANDLOCK_OLDEST
@@ -104,6 +111,7 @@ class BindFlag(IntFlag):
     NOEXEC = lib.IMD_BIND_NOEXEC
     OPTIONAL = lib.IMD_BIND_OPTIONAL
     GRANTED = lib.IMD_BIND_GRANTED
+    LAYER = lib.IMD_BIND_LAYER
 
 
 class AffinityFlag(IntFlag):
@@ -147,6 +155,19 @@ class ViolationKind(IntEnum):
     WRITE = lib.IMD_VIOLATION_WRITE
     SYSCALL = lib.IMD_VIOLATION_SYSCALL
     CONNECT = lib.IMD_VIOLATION_CONNECT
+
+
+class Learned(IntEnum):
+    """`enum imd_learned_kind`: what a learning run did with a path, a call or an address."""
+
+    CALL = lib.IMD_LEARNED_CALL
+    LOOK = lib.IMD_LEARNED_LOOK
+    READ = lib.IMD_LEARNED_READ
+    EXEC = lib.IMD_LEARNED_EXEC
+    WRITE = lib.IMD_LEARNED_WRITE
+    NAME = lib.IMD_LEARNED_NAME
+    ADDRESS = lib.IMD_LEARNED_ADDRESS
+    CUT = lib.IMD_LEARNED_CUT
 
 
 class Controller(IntFlag):

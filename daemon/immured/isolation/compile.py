@@ -16,7 +16,7 @@ from immured.isolation.landlock import landlock_steps
 from immured.isolation.means import Means, means_of
 from immured.isolation.plan import Part, Plan, Step
 from immured.isolation.profiles import SHIPPED, Profiles
-from immured.isolation.seccomp import compile_profile
+from immured.isolation.seccomp import compile_profile, learnable
 from immured.manifest.environment import environment
 from immured.manifest.items import show
 from immured.manifest.limits import tighten
@@ -44,7 +44,7 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 class RunSpec:
     """One run, as ordered. `sandbox` and `tenant` name its cgroup; `passed` says which of 0, 1, 2 the caller brings.
 
-    `limits` is the wire's map, still unread: only tighter than the manifest's.
+    `limits` is the wire's map, still unread: only tighter than the manifest's. `learn`: docs/learning.md.
     """
 
     sandbox: str
@@ -57,6 +57,7 @@ class RunSpec:
     collect: tuple[bytes, ...] = ()
     limits: Mapping[str, object] | None = None
     passed: frozenset[int] = frozenset()
+    learn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def compile_plan(
         if not _NAME.fullmatch(name):
             raise _bad(what, f"{what} {show(name.encode())} is not a name: a-z, 0-9, `_`, `.` and `-`, at most 64")
     tightened = manifest if run.limits is None else tighten(manifest, run.limits)
-    frame = _frame(tightened, facts, grants or Grants(), run.passed, profiles)
+    frame = _frame(tightened, facts, grants or Grants(), run.passed, profiles, run.learn)
     means = frame.means
 
     head = [means.deadlines, Step(Op.CGROUP, means.cgroup, (run.tenant.encode(), run.sandbox.encode()))]
@@ -122,13 +123,21 @@ class _Frame:
 
 
 @lru_cache(maxsize=256)
-def _frame(manifest: Manifest, facts: HostFacts, grants: Grants, passed: frozenset[int], profiles: Profiles) -> _Frame:
+def _frame(
+    manifest: Manifest, facts: HostFacts, grants: Grants, passed: frozenset[int], profiles: Profiles, learn: bool
+) -> _Frame:
     means = means_of(manifest.limits, facts, binds_writable=bool(manifest.filesystem.write), passed=passed)
-    view = view_of(manifest, grants)
+    view = view_of(manifest, grants, learn=learn)
     syscalls = manifest.syscalls
     denied = (*syscalls.deny, *means.denied)
-    program = compile_profile(syscalls.profile, syscalls.allow, denied, profiles=profiles)
-    explained = compile_profile(syscalls.profile, syscalls.allow, denied, explain=True, profiles=profiles)
+    allowed = tuple(learnable()) if learn else syscalls.allow
+    program = compile_profile(syscalls.profile, allowed, denied, profiles=profiles)
+    explained = compile_profile(
+        syscalls.profile, allowed, denied, explain="learn" if learn else True, profiles=profiles
+    )
+    # A learning run is not halted: what it writes outside of everything is to be named with the rest.
+    halt = manifest.filesystem.on_violation == "halt" and not learn
+    flags = (abi.EXPLAIN_HALT if halt else 0) | (abi.EXPLAIN_LEARN if learn else 0)
     after = [Step(Op.SEAL_ROOT)]
     if manifest.network.mode == "loopback":
         after.append(Step(Op.LOOPBACK))
@@ -142,7 +151,7 @@ def _frame(manifest: Manifest, facts: HostFacts, grants: Grants, passed: frozens
         Step(Op.NO_NEW_PRIVS),
         *landlock_steps(facts.landlock_abi, network=manifest.network.mode == "loopback"),
         Step(Op.SECCOMP, (), (program,)),
-        Step(Op.EXPLAIN, (abi.EXPLAIN_HALT if manifest.filesystem.on_violation == "halt" else 0,), (explained,)),
+        Step(Op.EXPLAIN, (flags,), (explained,)),
     ]
     before = view.steps if view.root is None else (view.root, *view.steps)
     return _Frame(means, view, Part(before), Part(after))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Grants", "View", "file_steps", "view_of"]
 
 _PAGE: Final = 4096
+_READ: Final = BindFlag(0)
 _SHM: Final = b"/dev/shm"
 _TMP: Final = b"/tmp"
 _SHM_MAX: Final = 64 << 20
@@ -53,16 +54,18 @@ class View:
     closed: tuple[bytes, ...]  # protected and hidden
 
 
-def view_of(manifest: Manifest, grants: Grants) -> View:
-    """Mounts from the outer to the inner, then what is hidden and protected over them.
+def view_of(manifest: Manifest, grants: Grants, *, learn: bool = False) -> View:
+    """Mounts from the outer to the inner, then what is hidden and protected over them. `learn`: what is written goes to
+    layers that end with the run.
 
     Raises Refused `bad_argument` where a run's tighter limit `disk` no longer holds the manifest's tmpfs sizes.
     """
     filesystem = manifest.filesystem
     protected = protected_places(filesystem)
     noexec = frozenset(filesystem.noexec)
-    mounts = [(bind.target, False, _bind_step(bind, grants, noexec, write=False)) for bind in filesystem.read]
-    mounts += [(bind.target, True, _bind_step(bind, grants, noexec, write=True)) for bind in filesystem.write]
+    mounts = [(bind.target, False, _bind_step(bind, grants, noexec)) for bind in filesystem.read]
+    writing = BindFlag.LAYER if learn else BindFlag.WRITE
+    mounts += [(bind.target, True, _bind_step(bind, grants, noexec, write=writing)) for bind in filesystem.write]
     for one, size in _sized(manifest, {target for target, _, _ in mounts}):
         inodes = max(_MIN_INODES, min(_MAX_INODES, size // _BYTES_PER_INODE))
         operands = (size, inodes, one.mode, int(one.target in noexec))
@@ -90,15 +93,14 @@ def file_steps(view: View, files: Mapping[bytes, bytes]) -> list[Step]:
     return [Step(Op.FILE, (_FILE_MODE,), (path, data)) for path, data in files.items()]
 
 
-def _bind_step(bind: Bind, grants: Grants, noexec: frozenset[bytes], *, write: bool) -> Step:
-    flags = BindFlag(0)
-    if write:
-        flags |= BindFlag.WRITE
+def _bind_step(bind: Bind, grants: Grants, noexec: frozenset[bytes], *, write: BindFlag = _READ) -> Step:
+    flags = write
     if bind.noexec or bind.target in noexec:
         flags |= BindFlag.NOEXEC
     if bind.optional:
         flags |= BindFlag.OPTIONAL
-    if grants.cover(bind.source, write=write):
+    # A layer shows what the caller may read, and nothing by the daemon's right.
+    if write is not BindFlag.LAYER and grants.cover(bind.source, write=bool(write)):
         flags |= BindFlag.GRANTED
     return Step(Op.BIND, (int(flags),), (bind.source, bind.target))
 

@@ -221,10 +221,18 @@ class Launcher:
         return frozenset(self._runs)
 
     def prepare(
-        self, run: int, connection: int, plan: bytes, fds: Sequence[int], *, ours: Sequence[int] = ()
+        self,
+        run: int,
+        connection: int,
+        plan: bytes,
+        fds: Sequence[int],
+        *,
+        ours: Sequence[int] = (),
+        log: int | None = None,
     ) -> Awaitable[Outcome]:
         """Send a run's plan with its descriptors 0, 1 and 2, which are only borrowed: close them once this returns.
-        `ours` names those that are pipes of this process's own: the payload may open them anew.
+        `ours` names those that are pipes of this process's own: the payload may open them anew. `log`, borrowed too, is
+        where a plan that learns writes what the run asked for.
 
         A cell is prepared and waits for `go`. The answer is how the run ends, once it is torn down (Failed at the
         stage KILLED where it was called off); cancelled, its descriptors are closed. Raises LauncherLostError here or
@@ -237,18 +245,19 @@ class Launcher:
         if len(fds) != 3:
             raise ValueError("a run takes exactly the descriptors 0, 1 and 2")
         in_memfd = len(plan) > _INLINE_PLAN
-        data = messages.encode_prepare(run, connection, plan, in_memfd=in_memfd, ours=ours)
+        data = messages.encode_prepare(run, connection, plan, in_memfd=in_memfd, ours=ours, logged=log is not None)
+        logs = () if log is None else (log,)
         theirs, gate = os.pipe2(os.O_CLOEXEC)
         record = self._runs[run] = _Run(self._loop.create_future(), gate)
         try:
             if in_memfd:
                 memfd = sealed_memfd("immured-plan", plan)
                 try:
-                    self._send(data, [memfd, *fds, theirs])
+                    self._send(data, [memfd, *fds, theirs, *logs])
                 finally:
                     os.close(memfd)
             else:
-                self._send(data, [*fds, theirs])
+                self._send(data, [*fds, theirs, *logs])
         except BaseException:
             self._runs.pop(run, None)
             record.shut()

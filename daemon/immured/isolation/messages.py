@@ -145,10 +145,13 @@ def _packet(kind: Message, number: int, body: bytes = b"") -> bytes:
     return HEADER.pack(kind, HEADER.size + len(body), number) + body
 
 
-def encode_prepare(run: int, connection: int, plan: bytes, *, in_memfd: bool, ours: Iterable[int] = ()) -> bytes:
+def encode_prepare(
+    run: int, connection: int, plan: bytes, *, in_memfd: bool, ours: Iterable[int] = (), logged: bool = False
+) -> bytes:
     """PREPARE; with `in_memfd` the plan's bytes are the caller's to send as the first descriptor. `ours`: which of the
-    descriptors 0, 1 and 2 are pipes of this process's own, whose owner the payload becomes."""
-    flags = abi.PLAN_IN_MEMFD if in_memfd else 0
+    descriptors 0, 1 and 2 are pipes of this process's own, whose owner the payload becomes. `logged`: one more comes
+    last, a learning run's log."""
+    flags = (abi.PLAN_IN_MEMFD if in_memfd else 0) | (abi.WITH_LOG if logged else 0)
     for place in ours:
         flags |= abi.OURS_0 << place
     fixed = _PREPARE.pack(connection, len(plan), flags)

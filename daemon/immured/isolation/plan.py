@@ -84,7 +84,7 @@ _RLIMITS: Final = {
 _FLAGS: Final[dict[Op, dict[str, int]]] = {
     Op.BIND: {flag.name.lower(): flag for flag in BindFlag if flag.name},
     Op.LANDLOCK: {flag.name.lower(): flag for flag in LandlockFlag if flag.name},
-    Op.EXPLAIN: {"halt": abi.EXPLAIN_HALT},
+    Op.EXPLAIN: {"halt": abi.EXPLAIN_HALT, "learn": abi.EXPLAIN_LEARN},
 }
 _OCTAL: Final = frozenset({"mode", "mask"})
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import difflib
 import errno
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
-from typing import Final, cast, get_args
+from typing import Final, Literal, cast, get_args
 
 from immured import _core
 from immured._abi import lib
@@ -21,13 +21,24 @@ from immured.isolation import syscalls
 from immured.isolation.profiles import SHIPPED, Profiles, permits
 from immured.isolation.syscalls import Architecture, Condition, Rule
 
-__all__ = ["AUDIT_ARCH", "compile_profile", "compile_uncached", "host_architecture", "preload", "profile_names"]
+__all__ = [
+    "AUDIT_ARCH",
+    "compile_profile",
+    "compile_uncached",
+    "host_architecture",
+    "learnable",
+    "preload",
+    "profile_names",
+]
 
 AUDIT_ARCH: Final[dict[Architecture, int]] = {"x86_64": lib.AUDIT_ARCH_X86_64, "aarch64": lib.AUDIT_ARCH_AARCH64}
 _REFUSE: Final = lib.SECCOMP_RET_ERRNO | errno.EPERM
 _ABSENT: Final = lib.SECCOMP_RET_ERRNO | errno.ENOSYS
 _KILL: Final = lib.SECCOMP_RET_KILL_PROCESS
 _NOTIFY: Final = lib.SECCOMP_RET_USER_NOTIF
+
+Form = bool | Literal["learn"]
+"""Of a filter: the base one, the explained one, or that of a learning run."""
 
 profile_names = syscalls.profile_names
 
@@ -63,7 +74,7 @@ def compile_profile(
     deny: Sequence[str] = (),
     arch: Architecture | None = None,
     *,
-    explain: bool = False,
+    explain: Form = False,
     profiles: Profiles = SHIPPED,
 ) -> bytes:
     """The filter of one run: `struct sock_filter[]`, made once per distinct request.
@@ -74,7 +85,8 @@ def compile_profile(
         deny: calls or groups to refuse as well, with EPERM; wins over `allow` and the profile.
         arch: the architecture; this machine's where it is None.
         explain: the form that notifies: where the base form answers EPERM (but for what explain.toml leaves
-            unexplained), and where it allows a call that explain.toml watches. Everything else is the same.
+            unexplained), and where it allows a call that explain.toml watches. Everything else is the same. `learn`: it
+            also notifies of every call that names a path or an address, or is not in the smallest profile.
         profiles: what there is beside the package's own.
 
     Raises:
@@ -93,7 +105,7 @@ def compile_uncached(
     allow: Iterable[str],
     deny: Iterable[str],
     architecture: Architecture,
-    explain: bool,
+    explain: Form,
 ) -> bytes:
     """`compile_profile` without a memory of earlier programs."""
     walls = syscalls.walls()
@@ -146,7 +158,7 @@ class _Rows(dict[str, tuple[_Row, ...]]):
     Each is made when it is first asked for.
     """
 
-    def __init__(self, architecture: Architecture, explain: bool, action: int) -> None:
+    def __init__(self, architecture: Architecture, explain: Form, action: int) -> None:
         self._numbers, self._explain, self._action = syscalls.numbers(architecture), explain, action
 
     def __missing__(self, call: str) -> tuple[_Row, ...]:
@@ -159,12 +171,12 @@ class _Rows(dict[str, tuple[_Row, ...]]):
 _rows = cache(_Rows)
 
 
-def _rules(call: str, asked: tuple[Rule, ...], explain: bool) -> tuple[Rule, ...]:
+def _rules(call: str, asked: tuple[Rule, ...], explain: Form) -> tuple[Rule, ...]:
     """What a profile asked for one call, under the walls. The last of its rules has no conditions."""
     walls = syscalls.walls()
     if call in walls.guards or call in walls.never or call in walls.absent:
         asked = tuple(one for rule in asked for one in _walled(call, rule))
-    return _explained(call, asked) if explain else asked
+    return _explained(call, asked, explain) if explain else asked
 
 
 def _walled(call: str, rule: Rule) -> tuple[Rule, ...]:
@@ -186,15 +198,16 @@ def _is_errno(action: int) -> bool:
     return action & lib.SECCOMP_RET_ACTION_FULL == lib.SECCOMP_RET_ERRNO
 
 
-def _explained(call: str, base: tuple[Rule, ...]) -> tuple[Rule, ...]:
+def _explained(call: str, base: tuple[Rule, ...], explain: Form) -> tuple[Rule, ...]:
     """The rules of one call with refusals that notify, and allowances of what is watched."""
     explained = syscalls.explained()
     if call in explained.unexplained:
         return base
     turned = tuple(Rule(rule.conditions, _NOTIFY if rule.action == _REFUSE else rule.action) for rule in base)
-    if call not in explained.watched:
+    conditions = _learned() if explain == "learn" else explained.watched
+    if call not in conditions:
         return turned
-    watched = explained.watched[call]
+    watched = conditions[call]
     if all(rule.action in (syscalls.ALLOW, _NOTIFY) for rule in turned):
         return (Rule(watched, _NOTIFY), *turned)  # whatever the base says there, it is one of the two
     return tuple(
@@ -202,6 +215,26 @@ def _explained(call: str, base: tuple[Rule, ...]) -> tuple[Rule, ...]:
         for rule in turned
         for one in ((Rule(watched + rule.conditions, _NOTIFY), rule) if rule.action == syscalls.ALLOW else (rule,))
     )
+
+
+SMALLEST: Final = "compute"
+"""The shipped profile that is within all others."""
+
+
+def learnable() -> frozenset[str]:
+    """Every call that some manifest could allow: all but what walls.toml refuses always."""
+    walls = syscalls.walls()
+    return syscalls.names() - walls.never - walls.absent
+
+
+@cache
+def _learned() -> Mapping[str, tuple[Condition, ...]]:
+    """What a learning run's filter hands over: calls that name a path or an address, and whatever the smallest profile
+    does not allow. execve is among them: when the payload's first is made, its notifier is there."""
+    explained = syscalls.explained()
+    watched = dict.fromkeys(learnable() - SHIPPED[SMALLEST].calls - syscalls.walls().needed, ())
+    watched |= dict.fromkeys(explained.watched.keys() | explained.learned, ())
+    return watched
 
 
 def _expand(names: Iterable[str]) -> Iterator[str]:

@@ -90,11 +90,12 @@ class Explained:
     """What the explained form of a filter turns into notifications beside refusals (profiles/seccomp/explain.toml).
 
     `unexplained` calls are refused at once in both forms. A `watched` call notifies where all conditions hold and the
-    base form would allow it.
+    base form would allow it. `learned` are the calls that only a learning run's filter watches, and without conditions.
     """
 
     unexplained: frozenset[str]
     watched: Mapping[str, tuple[Condition, ...]]
+    learned: frozenset[str]
 
 
 def parse_condition(text: str) -> Condition:
@@ -245,7 +246,7 @@ def explained() -> Explained:
     unexplained = _known("explain.toml", table["unexplained"])
     if unexplained - walls().never:
         raise damaged("explain.toml", f"not refused always: {', '.join(sorted(unexplained - walls().never))}")
-    return Explained(unexplained=unexplained, watched=watched)
+    return Explained(unexplained, watched, learned=_known("explain.toml", table["learned"]))
 
 
 @cache

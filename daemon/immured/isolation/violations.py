@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from immured.isolation.messages import Failed, Violation
     from immured.manifest.schema import Manifest
 
-__all__ = ["violation_rows"]
+__all__ = ["address_text", "violation_rows"]
 
 _CLAIMED: Final = "claimed"
 _SET_ID: Final = 0o6000
@@ -66,7 +66,7 @@ def _row(one: Violation, manifest: Manifest, profiles: Profiles) -> dict[str, ob
     call = _names().get(one.number, f"#{one.number}")
     row: dict[str, object] = {"kind": one.kind.name.lower(), "syscall": call}
     if one.kind is ViolationKind.CONNECT:
-        row["address"] = _address(one.target)
+        row["address"] = address_text(one.target)
         rule, remedy = _network_rule(manifest)
     else:
         if one.target:
@@ -145,7 +145,7 @@ def _network_rule(manifest: Manifest) -> tuple[str, str]:
     return f"network.mode: {manifest.network.mode}", "only servers in the same sandbox are within reach"
 
 
-def _address(raw: bytes) -> str:
+def address_text(raw: bytes) -> str:
     """A `struct sockaddr` as `address:port`, IPv6 in brackets; what is not whole, as hexadecimal digits."""
     family = struct.unpack_from("=H", raw)[0] if len(raw) >= 2 else None
     if family == socket.AF_INET and len(raw) >= 8:

@@ -10,7 +10,7 @@ from immured.wire.strict import Fields, kind_of, shown, take
 
 __all__ = ["RunArguments", "parse_run"]
 
-_KNOWN: Final = "argv manifest env cwd stdin files collect limits stream detach fds".split()
+_KNOWN: Final = "argv manifest env cwd stdin files collect limits stream detach fds learn".split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class RunArguments:
     """What a run was asked for. Paths, words and variables are bytes, as the kernel has them.
 
     `manifest`: a digest, an inline map, or None for the built-in default. `stdin` None with `stream`: data frames feed
-    it, unless descriptor 0 was passed; None without: empty.
+    it, unless descriptor 0 was passed; None without: empty. `learn`: a learning run.
     """
 
     argv: tuple[bytes, ...]
@@ -32,6 +32,7 @@ class RunArguments:
     stream: bool
     detach: bool
     fds: tuple[int, ...]
+    learn: bool = False
 
     @property
     def fed(self) -> bool:
@@ -63,6 +64,7 @@ def parse_run(args: Mapping[str, object]) -> RunArguments:
         stream=fields.optional("stream", bool) or False,
         detach=fields.optional("detach", bool) or False,
         fds=fds,
+        learn=fields.optional("learn", bool) or False,
     )
 
 

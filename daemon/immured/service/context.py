@@ -38,9 +38,17 @@ class LauncherPort(Protocol):
         """What the host gives."""
 
     def prepare(
-        self, run: int, connection: int, plan: bytes, fds: Sequence[int], *, ours: Sequence[int] = ()
+        self,
+        run: int,
+        connection: int,
+        plan: bytes,
+        fds: Sequence[int],
+        *,
+        ours: Sequence[int] = (),
+        log: int | None = None,
     ) -> Awaitable[Outcome]:
-        """Send a plan, for a cell that waits for `go`; how the run ends. `ours`: which are the broker's own pipes."""
+        """Send a plan, for a cell that waits for `go`; how the run ends. `ours`: which are the broker's own pipes;
+        `log`: a learning run's."""
 
     def go(self, run: int) -> None:
         """The intent is durable."""

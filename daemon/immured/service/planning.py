@@ -27,9 +27,22 @@ def plan_run(service: Service, actor: Actor, arguments: RunArguments, sandbox: s
         collect=tuple(path.encode() for path in arguments.collect),
         limits=arguments.limits,
         passed=frozenset(arguments.fds),
+        learn=arguments.learn,
     )
+    if arguments.learn:
+        _check_learner(actor)
     manifest = _choose(service, actor, arguments.manifest)
     return compile_plan(manifest, spec, service.launcher.facts, service.grants, profiles=service.state.config.profiles)
+
+
+def _check_learner(actor: Actor) -> None:
+    """Who learns sees what he may read, and makes calls that no manifest names yet: what an inline manifest could say.
+
+    Raises Refused `denied`, and `root_owned` for root, who may read everything.
+    """
+    require(actor, Permission.RUN_INLINE, "learn")
+    if actor.uid == 0:
+        raise Refused("root_owned", "a learning run shows what its caller may read, and you are root", "act --as USER")
 
 
 def _choose(service: Service, actor: Actor, named: object) -> Manifest:

@@ -42,6 +42,8 @@ def intent_data(request: Request, arguments: RunArguments, compiled: Compiled, s
     data |= {name: values for name, values in named.items() if values}
     if arguments.detach:
         data["detach"] = True
+    if arguments.learn:
+        data["learn"] = True
     return data
 
 

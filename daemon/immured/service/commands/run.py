@@ -15,9 +15,10 @@ from typing import Final
 
 from immured.errors import ImmuredError, Refused
 from immured.identity.authorise import Permission
-from immured.isolation.abi import Cause, Stage
+from immured.isolation.abi import MAX_LEARNED, Cause, Stage
 from immured.isolation.compile import Compiled
 from immured.isolation.launcher import LauncherLostError, Outcome
+from immured.isolation.learned import learned_map
 from immured.isolation.messages import Failed
 from immured.isolation.outcome import result_fields
 from immured.isolation.violations import violation_rows
@@ -53,13 +54,17 @@ def run(service: Service, request: Request) -> Awaitable[Answer]:
     arguments = parse_run(request.command.args)
     check_descriptors(request.descriptors.fds, arguments.fds)
     live = service.registry.open(request.actor.key_id, request.actor.uid, service.clock(), arguments.shown)
+    log = None
     try:
         compiled = plan_run(service, request.actor, arguments, live.sandbox)
+        log = _open_log() if arguments.learn else None
         streams = _open_streams(service, request, arguments, compiled, live)
     except BaseException:
+        if log is not None:
+            os.close(log)
         service.registry.close(live)
         raise
-    execution = _Execution(service, request, arguments, compiled, live, streams)
+    execution = _Execution(service, request, arguments, compiled, live, streams, log)
     execution.begin()
     return execution.finish()
 
@@ -75,6 +80,7 @@ class _Execution:
         compiled: Compiled,
         live: LiveRun,
         streams: Streams,
+        log: int | None = None,
     ) -> None:
         self._service = service
         self._request = request
@@ -82,6 +88,7 @@ class _Execution:
         self._compiled = compiled
         self._live = live
         self._streams = streams
+        self._log = log
         self._ending: Awaitable[Outcome] | None = None
         self._unsent: LauncherLostError | OSError | None = None
         self._intent: Pending | None = None
@@ -101,6 +108,7 @@ class _Execution:
                 self._compiled.plan.pack(),
                 self._streams.payload_ends,
                 ours=[place for place in (0, 1, 2) if place not in self._arguments.fds],
+                log=self._log,
             )
         except (LauncherLostError, OSError) as error:
             self._unsent = error
@@ -130,6 +138,8 @@ class _Execution:
             self._live.kill()  # unless it is over, as it is if nothing went wrong
             self._request.channel.on_closed.pop(self._live, None)
             self._streams.close()
+            if self._log is not None:
+                os.close(self._log)
             self._service.registry.close(self._live)
 
     async def _until_allowed(self) -> Receipt:
@@ -181,13 +191,15 @@ class _Execution:
     async def _conclude(self, intent: Receipt, outcome: Outcome) -> Answer:
         streams = self._streams
         collected = Collected()
+        # All that was asked for was written before it was answered: nobody is left who writes.
+        learned = b"" if self._log is None else os.pread(self._log, MAX_LEARNED, 0)
         try:
             await streams.drain(asyncio.get_running_loop().time() + _DRAIN_S)
             if outcome.files:
                 collected = await collect(
                     self._arguments.collect,
                     outcome.files,
-                    room=MAX_FRAME - _ROOM_FOR_THE_REST - streams.captured_bytes,
+                    room=MAX_FRAME - _ROOM_FOR_THE_REST - streams.captured_bytes - len(learned),
                     re=self._request.command.nonce,
                     channel=self._request.channel,
                 )
@@ -199,6 +211,8 @@ class _Execution:
         result = result_map(
             self._live.sandbox, self._compiled, measured, streams.captured(), records, collected, violations
         )
+        if self._log is not None:
+            result["learned"] = learned_map(learned)
         data = outcome_data(intent.seq, result, records, collected)
         try:
             finished = await self._service.ledger.entry(
@@ -217,6 +231,13 @@ class _Execution:
             ) from error
         self._request.claim.outcome = receipt = Receipt(finished.seq, finished.leaf)
         return Answer(result, receipt, intent)
+
+
+def _open_log() -> int:
+    try:
+        return os.memfd_create("immured-learned", os.MFD_CLOEXEC)
+    except OSError as error:
+        raise Refused("busy", f"no memory for the log: {error.strerror}", "try again when some runs ended") from error
 
 
 def _open_streams(
