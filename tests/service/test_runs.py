@@ -305,6 +305,20 @@ def test_too_much_output_ends_the_run(tmp_path: Path) -> None:
     serving(tmp_path, scenario)
 
 
+def test_too_much_output_of_a_run_that_ends_at_once_is_told(tmp_path: Path) -> None:
+    """It has fitted the pipe, and is read when the run is over: cut there, it must not look like all that there was."""
+
+    async def scenario(harness: Harness) -> None:
+        for _ in range(20):
+            result = result_of(
+                await harness.connect().run("/usr/bin/head", "-c", "50000", "/dev/zero", limits={"output": 1000})
+            )
+            assert result["streams"]["stdout"]["length"] == 1000
+            assert result["cause"] == "output_limit"
+
+    serving(tmp_path, scenario)
+
+
 def test_a_client_that_vanishes_takes_its_run_along(tmp_path: Path) -> None:
     async def scenario(harness: Harness) -> None:
         client = harness.connect()

@@ -31,11 +31,12 @@ def make_pipe() -> tuple[int, int]:
 class OutputBound:
     """The limit `output`, which stdout and stderr share. `limit` None: none."""
 
-    __slots__ = ("_left", "_passed")
+    __slots__ = ("_left", "_passed", "exceeded")
 
     def __init__(self, limit: int | None, passed: Callable[[], None]) -> None:
         self._left = limit
         self._passed = passed
+        self.exceeded = False
 
     def take(self, wanted: int) -> int:
         """How many of `wanted` bytes still count. The first time that it is not all of them, `passed` is called."""
@@ -44,6 +45,7 @@ class OutputBound:
                 self._left -= wanted
             return wanted
         kept, self._left = self._left, 0
+        self.exceeded = True
         self._passed()
         return kept
 

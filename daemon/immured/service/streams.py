@@ -51,7 +51,7 @@ class Streams:
         ends: list[int] = []
         try:
             ends.append(self._open_stdin(channel, stdin, fed=fed))
-            bound = OutputBound(limit, on_limit)
+            self._bound = bound = OutputBound(limit, on_limit)
             ends += [self._open_output(place, bound, re, channel if stream else None) for place in (1, 2)]
         except BaseException:
             self.close()
@@ -73,6 +73,11 @@ class Streams:
         """The launcher has them now: with ours open no pipe would ever end."""
         ends, self._theirs = self._theirs, []
         close_all(ends)
+
+    @property
+    def too_much(self) -> bool:
+        """Whether there was more output than its limit: what was above is in no stream."""
+        return self._bound.exceeded
 
     @property
     def captured_bytes(self) -> int:

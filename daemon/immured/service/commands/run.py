@@ -206,6 +206,9 @@ class _Execution:
         finally:
             self._request.channel.dispose(outcome.files.values())
         measured = result_fields(outcome.report, self._compiled.plan.steps)
+        # Written before its death, and read after it: the limit was met first, and what is above it is gone.
+        if streams.too_much and measured["cause"] in ("exited", "signaled"):
+            measured["cause"] = "output_limit"
         violations = violation_rows(outcome.report, self._compiled.manifest, self._service.state.config.profiles)
         records = streams.records()
         result = result_map(
