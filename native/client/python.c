@@ -38,6 +38,7 @@ _Noreturn void imc_become_python(int argc, char *const *argv)
 {
   char directory[PATH_MAX], path[PATH_MAX];
   char **const words = calloc((size_t)argc + 5, sizeof *words);
+  int why = ENOENT;
   if (words && own_directory(directory)) {
     setenv("IMMURE_NATIVE", IMMURE_VERSION, 1);   /* `immure --version` says so; nothing rests on it */
     /* In a virtual environment, its interpreter; it finds the package by where it lies. -P: not by where we stand. */
@@ -46,6 +47,7 @@ _Noreturn void imc_become_python(int argc, char *const *argv)
       if (argc > 1)
         memcpy(words + 4, argv + 1, ((size_t)argc - 1) * sizeof *words);
       execv(path, words);
+      why = errno;
     }
     /* Elsewhere the script that pip made beside us knows the interpreter that it installed for. */
     if (beside(path, directory, "immure-python")) {
@@ -54,11 +56,16 @@ _Noreturn void imc_become_python(int argc, char *const *argv)
         memcpy(words + 1, argv + 1, ((size_t)argc - 1) * sizeof *words);
       words[argc > 0 ? argc : 1] = NULL;
       execv(path, words);
+      if (errno != ENOENT)
+        why = errno;
     }
   }
   struct imc_error err;
-  imc_fail(&err, "not_built", "install it again: pip install 'immured[cli]'",
-           "the Python half of this command, beside it, does not start: %s", strerrordesc_np(errno));
+  /* An interpreter in root's home, to which the environment's python3 is a link, say. */
+  imc_fail(&err, "not_built",
+           why == EACCES ? "install it where you may execute its Python: an environment made by /usr/bin/python3, say"
+                         : "install it again: pip install 'immured[cli]'",
+           "the Python half of this command, beside it, does not start: %s", strerrordesc_np(why));
   imc_complain_of(&err);
   _exit(argc > 1 && strcmp(argv[1], "run") == 0 ? IMC_REFUSED : 1);
 }

@@ -135,5 +135,17 @@ def test_no_character_moves_the_cursor(char: str, where: str) -> None:
     assert char not in shown(data.get(where, {}), {"sub": text} if where == "actor" else {})
 
 
+def test_what_ran_is_not_cut_for_the_sake_of_digests() -> None:
+    data: dict[str, object] = {
+        "cmd": "run",
+        "nonce": "n" * 32,
+        "payload": "p" * 64,
+        "iat": 1,
+        "exp": 2,
+        "sandbox": "s1",
+    }
+    assert "  cmd=run sandbox=s1 argv=[make test] nonce=" in shown({**data, "argv": ["make", "test"]})
+
+
 def test_long_data_is_cut() -> None:
     assert len(shown({"argv": ["x" * 1000]})) < 250

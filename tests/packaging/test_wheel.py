@@ -192,6 +192,20 @@ def test_without_its_python_half_it_says_so(installed: Path, tmp_path: Path) -> 
     assert done.stderr.startswith(b"immure: not_built: ")
 
 
+def test_a_python_that_its_user_may_not_execute_is_told_from_one_that_is_missing(
+    installed: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "bin"
+    place.mkdir()
+    shutil.copy(installed / "bin" / "immure", place)
+    (tmp_path / "pyvenv.cfg").touch()
+    (place / "python3").write_text("#!/bin/sh\n")
+    (place / "python3").chmod(0o644)
+    done = subprocess.run([place / "immure", "status"], capture_output=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1
+    assert b"does not start: Permission denied\nremedy: install it where you may execute its Python" in done.stderr
+
+
 @pytest.mark.needs_root
 def test_it_does_not_serve_with_the_rights_of_a_setuid_bit(installed: Path, tmp_path: Path) -> None:
     program = tmp_path / "immure"

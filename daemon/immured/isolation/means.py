@@ -163,7 +163,7 @@ def _processors(draft: _Draft, limits: Limits, facts: HostFacts) -> None:
     whole = min(-(-limits.cpus // 1000), most.bit_count()) if limits.cpus and "cpus" not in _full(draft) else None
     if limits.pin is not None and limits.pin > most.bit_count():
         raise _unsupported(
-            "pin", f"is {limits.pin}; a run may use {show_cores(most)}, {most.bit_count()} together", "ask for fewer"
+            "pin", f"is {limits.pin}; a run may use {most.bit_count()}: {show_cores(most)}", "ask for fewer"
         )
     if limits.pin is not None and whole is not None and limits.pin > whole:
         raise _unsupported(

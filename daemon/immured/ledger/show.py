@@ -19,6 +19,8 @@ __all__ = ["BadLine", "Selection", "entries", "follow", "last", "one_line"]
 
 _CHUNK: Final = 1 << 16
 _LINE_DATA: Final = 160
+# What a script compares and nobody reads: behind all else, where a long line is cut.
+_BEHIND: Final = frozenset({"nonce", "payload", "iat", "exp", "manifest", "plan", "enforcement", "streams"})
 
 
 class BadLine(ValueError):
@@ -189,7 +191,7 @@ def _members(values: Iterable[tuple[str, Json]]) -> str:
 
 def one_line(entry: Entry) -> str:
     """The entry on one line of a terminal, cut where it gets long; nothing in it can move the cursor."""
-    text = _members(entry.data.items())
+    text = _members(sorted(entry.data.items(), key=lambda member: member[0] in _BEHIND))
     if len(text) > _LINE_DATA:
         text = text[: _LINE_DATA - 1] + "\u2026"
     return f"{entry.seq:>8}  {entry.ts[:23]}Z  {entry.type:<16} {_members(entry.actor.items())}  {text}"
