@@ -206,8 +206,8 @@ def test_a_share_of_processors_is_taken_out_of_those_that_are_named() -> None:
     ("limits", "message"),
     [
         ({"cores": "3-5"}, "limits.cores names 4-5; the daemon may use 0-3"),
-        ({"pin": 5}, "limits.pin is 5; a run may use 0-3, 4 together"),
-        ({"cores": "0-1", "pin": 3}, "limits.pin is 3; a run may use 0-1, 2 together"),
+        ({"pin": 5}, "limits.pin is 5; a run may use 4: 0-3"),
+        ({"cores": "0-1", "pin": 3}, "limits.pin is 3; a run may use 2: 0-1"),
         ({"cpus": "1.5", "pin": 3}, "limits.pin is 3; without the cpu controller limits.cpus allows 2"),
     ],
 )
