@@ -290,6 +290,21 @@ def test_what_the_launcher_says_after_the_warden_is_dropped() -> None:
     play(act)
 
 
+def test_an_outcome_stands_though_its_warden_died_right_after_it() -> None:
+    """The launcher's socket was readable first, and holds the loss by the time that it is read."""
+
+    async def act(scene: Scene) -> None:
+        answer = scene.start()
+        scene.say(Message.READY, 0, READY)
+        scene.end(Message.EXITED, 1, exited())
+        scene.say(Message.FAILED, 1, struct.pack("=IIiI", Stage.LOST, 2**32 - 1, 0, 0) + b"killed by signal 9")
+        with await within(answer) as outcome:
+            assert isinstance(outcome.report, Exited)
+            assert outcome.report.cause is Cause.EXITED
+
+    play(act)
+
+
 def test_an_outcome_without_go_ends_the_trust() -> None:
     async def act(scene: Scene) -> None:
         _ = scene.launcher.prepare(1, 0, b"plan", (0, 1, 2))

@@ -412,6 +412,8 @@ class Launcher:
             self._connection(number, messages.parse_peer(body), fds)
         elif kind == Message.FAILED:
             failed = messages.parse_failed(body)
+            while failed.stage is Stage.LOST and self._ends_readable():
+                pass  # what a warden said before it died stands, and may not have been read
             run = self._runs.get(number)
             lost = failed.stage is Stage.LOST and run is not None and run.gone
             self._run_over(number, messages.LOST if lost else failed, {})
