@@ -188,13 +188,15 @@ static int keep(const struct cell *cell, const char *path, const struct found *f
   /* Nothing can come to be below a file. One that the manifest lets be written stays writable. */
   if (!found->whole && is_mount(found->place))
     return 0;
+  /* Also of what looks like a placeholder: an earlier run, which could write here, can have made it and linked to it. */
+  if (S_ISREG(found->st.st_mode) && found->st.st_nlink > 1) {
+    errno = EMLINK;
+    return target_fail(err, "%s has other names, by which it could be written", path);
+  }
   if (is_placeholder(&found->st) && !view_owns(&cell->view, found->place)) {
     const int held = hold(cell, found->place, findings);
     if (held != 0)
       return held < 0 ? target_fail(err, "%s, which is held for runs", path) : 1;
-  } else if (S_ISREG(found->st.st_mode) && found->st.st_nlink > 1) {
-    errno = EMLINK;
-    return target_fail(err, "%s has other names, by which it could be written", path);
   }
   return cover(path, found->place, err);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -100,6 +101,16 @@ def test_a_file_with_other_names_is_not_called_protected(cell: Cell, tree: Path)
     wish = shell("true", bind(tree, "/t", BindFlag.WRITE), protect("settings"))
     failed = cell.refused(wish, ALICE)
     assert (failed.stage, failed.errno) == (Stage.TARGET, errno.EMLINK)
+
+
+def test_nor_is_what_looks_like_a_placeholder_and_has_another_name(cell: Cell, tree: Path) -> None:
+    """An earlier run, to which the place was not protected yet, can have left it."""
+    trap = text(tree / ".envrc", ALICE.uid, stat.S_ISVTX | 0o444, content="")
+    os.utime(trap, (0, 0))
+    os.link(trap, tree / "other")
+    wish = shell("chmod 644 other; echo evil > other", bind(tree, "/t", BindFlag.WRITE), protect(".envrc"), cwd="/t")
+    failed = cell.refused(wish, ALICE)
+    assert (failed.stage, failed.errno, trap.read_text()) == (Stage.TARGET, errno.EMLINK, "")
 
 
 @pytest.mark.parametrize("link", [".git", ".git/hooks"])
