@@ -209,13 +209,22 @@ static uint32_t learned_kind(const struct call_shape *shape, int flags)
   }
 }
 
-static void learn_path(struct explainer *explainer, const struct seccomp_notif *notif, int8_t dir, int8_t path,
-                       uint32_t kind)
+/* A name is changed by making one that is not there, or taking one that is: else the call only looked. */
+static bool only_looks(const struct call_shape *shape, const struct explain_path *path)
+{
+  return shape->effect == EFFECT_MAKE ? explain_exists(path)
+                                      : shape->effect == EFFECT_REMOVE && !explain_exists(path);
+}
+
+static void learn_path(struct explainer *explainer, const struct seccomp_notif *notif, const struct call_shape *shape,
+                       int8_t dir, int8_t path, uint32_t kind)
 {
   char target[IMD_MAX_TARGET];
   struct explain_path found;
   if (!read_path(explainer, notif, dir, path, 0, &found))
     return;
+  if (only_looks(shape, &found))
+    kind = IMD_LEARNED_LOOK;
   const size_t length = explain_path_text(&found, target, sizeof target);
   if (length > 0 && target[0] == '/' && !is_everybodys(target, length))
     explain_learn_note(LOG, kind, (uint32_t)notif->data.nr, target, length);
@@ -237,9 +246,9 @@ static void learn(struct explainer *explainer, const struct seccomp_notif *notif
   }
   const int flags = shape->flags >= 0 ? (int)notif->data.args[shape->flags] : shape->open_flags;
   const uint32_t kind = learned_kind(shape, flags);
-  learn_path(explainer, notif, shape->dir, shape->path, kind);
+  learn_path(explainer, notif, shape, shape->dir, shape->path, kind);
   if (shape->effect == EFFECT_RENAME)
-    learn_path(explainer, notif, shape->dir2, shape->path2, kind);
+    learn_path(explainer, notif, shape, shape->dir2, shape->path2, kind);
 }
 
 /* --- what is kept of it ------------------------------------------------------------------------------------------ */

@@ -21,6 +21,7 @@ __all__ = ["app", "serve"]
 # name -> (where it is, what `immure --help` says of it without importing it)
 COMMANDS = {
     "run": ("immured.cli.run:run", "Run a command in a sandbox."),
+    "learn": ("immured.cli.learn:learn", "Run a command once, and write the manifest that allows it."),
     "plan": ("immured.cli.plan:plan", "Print what a run would do, step by step, and do none of it."),
     "status": ("immured.cli.status:status", "What the daemon is, enforces, and runs."),
     "kill": ("immured.cli.kill:kill", "End a sandbox."),
