@@ -83,13 +83,21 @@ core = Extension(
     extra_link_args=LINKING,
 )
 
+sodium = Extension(
+    "immured._sodium",
+    ["native/core/_sodium.pyx"],
+    libraries=["sodium"],
+    extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", *WERROR, *HARDENING],
+    extra_link_args=LINKING,
+)
+
 CLI = "immured.cli:main"
 NATIVE_CLIENT = client_build.can_build()
 if not NATIVE_CLIENT:
     print(f"immured: {client_build.NOT_AT_HAND}")
 
 setup(
-    ext_modules=cythonize([core], build_dir=SCRATCH.name),
+    ext_modules=cythonize([core, *([sodium] if NATIVE_CLIENT else [])], build_dir=SCRATCH.name),
     cffi_modules=["native/core/abi_build.py:ffi"],
     cmdclass={"build_ext": BuildNative, "build_scripts": BuildScripts},
     # With the native `immure`, what it leaves to Python stands beside it under a name of its own.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from immured.errors import ConfigurationError
+from immured.wire import keys
 from immured.wire.keys import PrivateKey, PublicKey
 
 SEED = bytes(range(32))
@@ -65,3 +69,35 @@ def test_a_private_key_does_not_print_itself() -> None:
 def test_public_keys_compare_by_their_bytes() -> None:
     key = PrivateKey(SEED).public
     assert {key: 1}[PublicKey(key.raw)] == 1
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=300), st.integers(0, 511))
+def test_with_and_without_libsodium_the_verdicts_are_the_same(seed: bytes, message: bytes, flipped: int) -> None:
+    assert keys._sodium is not None, "build with libsodium-dev"
+    private = PrivateKey(seed)
+    signature = private.sign(message)
+    damaged = bytearray(signature)
+    damaged[flipped // 8] ^= 1 << flipped % 8
+    cases = [(signature, message), (bytes(damaged), message), (signature, message + b"!")]
+    taken = [private.public.verify(*case) for case in cases]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keys, "_sodium", None)
+        plain = PrivateKey(seed)
+        assert plain.sign(message) == signature
+        assert [plain.public.verify(*case) for case in cases] == taken == [True, False, False]
+
+
+def test_what_libsodium_alone_refuses_is_taken_as_the_rfc_says() -> None:
+    """R of small order, with S = k * a: the equation holds, and no signer makes one."""
+    order = 2**252 + 27742317777372353535851937790883648493
+    private = PrivateKey(bytes(range(32)))
+    digest = bytearray(hashlib.sha512(bytes(range(32))).digest()[:32])
+    digest[0] &= 248
+    digest[31] = digest[31] & 127 | 64
+    scalar = int.from_bytes(digest, "little")
+    neutral = (1).to_bytes(32, "little")
+    k = int.from_bytes(hashlib.sha512(neutral + private.public.raw + b"m").digest(), "little")
+    signature = neutral + (k * scalar % order).to_bytes(32, "little")
+    assert keys._sodium is not None
+    assert not keys._sodium.verify(signature, b"m", private.public.raw)
+    assert private.public.verify(signature, b"m")

@@ -1,7 +1,9 @@
 """Ed25519 as RFC 8032 says it, strictly: one signature per message and key that no third party can vary.
 
-`cryptography` does the arithmetic. What the RFC leaves open is decided here: S < L; A and R are canonical encodings;
-A is a point of the curve and not of small order. What concerns the key alone is checked once, when it is loaded.
+`cryptography` does the arithmetic; where libsodium was there to build with, that does it in less than half the time.
+What libsodium takes is taken; it refuses a few that the RFC takes, so its refusal is asked again. What the RFC leaves
+open is decided here: S < L; A and R are canonical encodings; A is a point of the curve and not of small order. What
+concerns the key alone is checked once, when it is loaded.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from importlib import import_module
+from types import ModuleType
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -17,6 +21,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from immured.errors import ConfigurationError
 
 __all__ = ["PrivateKey", "PublicKey", "key_id"]
+
+_sodium: ModuleType | None
+try:
+    _sodium = import_module("immured._sodium")
+except ImportError:  # built without it, or it is gone since
+    _sodium = None
 
 _P: Final = 2**255 - 19
 _L: Final = 2**252 + 27742317777372353535851937790883648493
@@ -63,6 +73,8 @@ class PublicKey:
             return False
         if not _canonical(int.from_bytes(signature[:32], "little")):
             return False
+        if _sodium is not None and _sodium.verify(signature, message, self.raw):
+            return True
         try:
             self._key.verify(signature, message)
         except InvalidSignature:
@@ -82,12 +94,13 @@ class PublicKey:
 class PrivateKey:
     """A key that signs. Its repr shows the key id alone."""
 
-    __slots__ = ("_key", "public")
+    __slots__ = ("_key", "_secret", "public")
 
     def __init__(self, seed: bytes) -> None:
         if len(seed) != 32:
             raise _bad(f"an Ed25519 private key is 32 bytes, not {len(seed)}")
         self._key: Final = Ed25519PrivateKey.from_private_bytes(seed)
+        self._secret: Final[bytes | None] = None if _sodium is None else _sodium.secret_key(seed)
         self.public: Final = PublicKey(self._key.public_key().public_bytes_raw())
 
     @classmethod
@@ -116,7 +129,10 @@ class PrivateKey:
 
     def sign(self, message: bytes) -> bytes:
         """64 bytes, the same for the same message."""
-        return self._key.sign(message)
+        if _sodium is None or self._secret is None:
+            return self._key.sign(message)
+        signature: bytes = _sodium.sign(message, self._secret)
+        return signature
 
     def __repr__(self) -> str:
         return f"PrivateKey({self.id})"
