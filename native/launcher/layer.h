@@ -1,6 +1,6 @@
 /*
  * A directory of the caller's that may be written to without being changed: what is written goes to a tmpfs of the
- * cell's, over it as it is (overlayfs), and ends with the cell. For runs that are learned from (docs/adr/0014).
+ * cell's, over it as it is (overlayfs), and ends with the cell. For runs that are learned from (docs/adr/0016).
  */
 #ifndef IMMURED_LAYER_H
 #define IMMURED_LAYER_H
