@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -78,6 +79,17 @@ def test_a_state_that_was_another_brokers_of_ours_is_taken_over(paths: Paths) ->
     hand_over(paths, OTHER)
     hand_over(paths, BROKER)
     assert OTHER.uid not in owners(paths).values()
+
+
+def test_a_state_of_a_user_configured_before_is_taken_over_by_the_remedy(paths: Paths) -> None:
+    hand_over(paths, User(54321, 54321))
+    with pytest.raises(ConfigurationError, match="belongs to uid 54321") as caught:
+        hand_over(paths, BROKER)
+    remedy = re.search(r"chown -R root [a-z ]+", caught.value.remedy)
+    assert remedy
+    subprocess.run(remedy.group().split(), cwd=paths.root, check=True)
+    hand_over(paths, BROKER)
+    assert {name for name, uid in owners(paths).items() if uid == 0 and "/" in name} == {"keys/admin.pem"}
 
 
 def test_a_hard_link_to_somebody_elses_file_is_not_given_away(paths: Paths, tmp_path: Path) -> None:

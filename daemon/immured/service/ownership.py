@@ -75,7 +75,12 @@ def _give(fd: int, path: str, user: User) -> None:
     if not stat.S_ISDIR(facts.st_mode) and (not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1):
         raise _bad(path, "is no regular file with one name", "copy it, and put the copy in its place")
     if facts.st_uid not in (0, user.uid) and facts.st_uid not in BROKER_IDS:
-        raise _bad(path, f"belongs to uid {facts.st_uid}", "chown it to root, once you know who did that")
+        raise _bad(
+            path,
+            f"belongs to uid {facts.st_uid}, who is not the broker's user",
+            "if that was the broker's user until now: chown -R root keys manifests ledger, in the state directory; "
+            "else find out who did that first",
+        )
     if facts.st_mode & 0o022:
         raise _bad(path, "may be written by others", "chmod go-w it, once you know who did that")
     if (facts.st_uid, facts.st_gid) != (user.uid, user.gid):
