@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 CONTROLLERS = frozenset({"cpu", "io", "memory", "pids"})
+HERE = Path(__file__).parent
+# Folders in which every test starts a daemon, a launcher or a warden.
+ROOTS = frozenset({"escape", "hostile", "launcher", "learn", "programs", "shield", "takeover", "walls", "warden"})
 IN_CI = os.environ.get("CI") == "true"
 
 
@@ -29,13 +32,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-# Not first: the folders' own conftests mark theirs before.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     missing = cgroup2_missing()
     follows = bool(config.getoption("--vm-follows"))
     kept: list[pytest.Item] = []
     left: list[pytest.Item] = []
     for item in items:
+        if item.path.relative_to(HERE).parts[0] in ROOTS:
+            item.add_marker(pytest.mark.needs_root)
         if missing and item.get_closest_marker("needs_cgroup2"):
             if follows:
                 left.append(item)

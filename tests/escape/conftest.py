@@ -13,20 +13,13 @@ import pytest
 from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.keys import PrivateKey
+from tests.daemon import daemon
 from tests.escape.harness import CALLER, World
 from tests.escape.scenes import set_scene
 from tests.warden.cell import Cell
 from tests.warden.conftest import cells, controllers, harness, subtree
 
-__all__ = ["cells", "controllers", "harness", "subtree"]
-
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.needs_root)
+__all__ = ["cells", "controllers", "daemon", "harness", "subtree"]
 
 
 @pytest.fixture(scope="session")
@@ -36,12 +29,6 @@ def ground() -> Iterator[Path]:
     base.chmod(0o755)
     yield base
     shutil.rmtree(base, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def daemon() -> Iterator[ThrowawayDaemon]:
-    with ThrowawayDaemon() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")

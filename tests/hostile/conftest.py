@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.keys import PrivateKey
+from tests.daemon import daemon
 from tests.hostile.raw import Connection, command
 
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.needs_root)
-
-
-@pytest.fixture(scope="session")
-def daemon() -> Iterator[ThrowawayDaemon]:
-    with ThrowawayDaemon() as running:
-        yield running
+__all__ = ["daemon"]
 
 
 @pytest.fixture(scope="session")

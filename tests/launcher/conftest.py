@@ -22,12 +22,6 @@ FLAGS = [
 ]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.needs_root)
-
-
 @pytest.fixture(scope="session")
 def fake_launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The launcher's own sources around tests/launcher/fake_warden.c."""

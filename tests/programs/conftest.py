@@ -14,30 +14,14 @@ import pytest
 from immured import Client, RunResult
 from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.keys import PrivateKey
+from tests.daemon import client, daemon
 from tests.walls.acting import as_user
 
-HERE = Path(__file__).parent
+__all__ = ["client", "daemon"]
+
 CALLER = 1000
 
 RunAsCaller = Callable[..., RunResult]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.needs_root)
-
-
-@pytest.fixture(scope="session")
-def daemon() -> Iterator[ThrowawayDaemon]:
-    with ThrowawayDaemon() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def client(daemon: ThrowawayDaemon) -> Iterator[Client]:
-    with daemon.client() as connected:
-        yield connected
 
 
 @pytest.fixture(scope="module")

@@ -13,28 +13,12 @@ from typing import Any
 import pytest
 
 from immured import Client
-from immured.client.throwaway import ThrowawayDaemon
+from tests.daemon import client, daemon
+
+__all__ = ["client", "daemon"]
 
 HERE = Path(__file__).parent
 PROBE = (HERE / "probe.py").read_text()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.needs_root)
-
-
-@pytest.fixture(scope="session")
-def daemon() -> Iterator[ThrowawayDaemon]:
-    with ThrowawayDaemon() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def client(daemon: ThrowawayDaemon) -> Iterator[Client]:
-    with daemon.client() as connected:
-        yield connected
 
 
 @pytest.fixture(scope="session")

@@ -29,12 +29,6 @@ SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover", "-fno-omit-
 FLAGS += SANITIZE if os.environ.get("IMMURED_SANITIZE") == "1" else ["-static"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.needs_root)
-
-
 @pytest.fixture(scope="session")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An executable that is one warden."""
