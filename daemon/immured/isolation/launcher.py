@@ -368,16 +368,20 @@ class Launcher:
 
     def _readable(self) -> bool:
         """Take what has come, up to a burst. Whether more may be waiting."""
-        return self._take(self._sock, self._packet, self._end_of_file)
+        return self._take(self._sock, self._packet, self._end_of_file, _RECEIVE_BURST)
 
     def _ends_readable(self) -> bool:
-        """The same of what wardens say."""
-        return self._take(self._outcomes, self._end, self._nobody_left)
+        """The same of what wardens say, one at a time: most often there is one, and to be told so takes a while."""
+        return self._take(self._outcomes, self._end, self._nobody_left, 1)
 
     def _take(
-        self, sock: socket.socket, take: Callable[[bytes, int, list[int]], None], ended: Callable[[], None]
+        self,
+        sock: socket.socket,
+        take: Callable[[bytes, int, list[int]], None],
+        ended: Callable[[], None],
+        burst: int,
     ) -> bool:
-        for _ in range(_RECEIVE_BURST):
+        for _ in range(burst):
             if self._lost is not None:
                 return False
             try:
