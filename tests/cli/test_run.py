@@ -155,6 +155,42 @@ def test_the_newcomers_line(immure: Immure, workspace: Path) -> None:
     assert b"note: made " in done.stderr
 
 
+LATE = """
+import importlib.abc, sys
+from immured.cli import acting, main, session
+
+class Late(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        sys.stderr.write(f"imported late: {name}\\n")
+
+def become(*user, **how):
+    acting.become(*user, **how)
+    sys.meta_path.insert(0, Late())
+
+session.become = become
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["run --manifest m.toml -- true", "run --manifest m.toml --json -- sh -c 'echo > /etc/x'", "run --ro . -- absent",
+     "plan --manifest m.toml -- true", "status", "learn -o out.toml -- true", "learn -o m.toml --merge -- true"],
+)  # fmt: skip
+def test_who_acts_for_another_has_imported_everything_before(
+    words: str, daemon: ThrowawayDaemon, workspace: Path
+) -> None:
+    """The interpreter's library and the package may stand where only root reads."""
+    (workspace / "m.toml").write_text("schema = 1\nname = 'm'\n")
+    subcommand, *rest = shlex.split(words)
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, subcommand, "--state", str(daemon.state), "--as", "nobody", *rest],
+        capture_output=True, cwd=workspace, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert b"imported late" not in done.stderr, done.stderr.decode()
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+
+
 def test_what_it_writes_belongs_to_who_called_sudo(immure: Immure, workspace: Path) -> None:
     done = immure("run", "--ro", ".", "--rw", "out", "--", "python3", "app.py", cwd=workspace, sudo=True)
     owners = {path.stat().st_uid for path in (workspace / "out", workspace / "out" / "result")}

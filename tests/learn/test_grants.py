@@ -116,3 +116,11 @@ def test_what_is_shown_begins_at_the_top_and_covers_where_one_stands(tmp_path: P
     found = roots(str(tmp_path), None)
     assert str(tmp_path) in found
     assert not {"/usr", "/etc", "/proc", "/tmp", "/var", "/"} & set(found)
+
+
+def test_a_secret_below_what_the_base_grants_is_hidden_unless_it_names_it(tmp_path: Path) -> None:
+    touch(tmp_path / "p" / ".env", tmp_path / "home" / ".netrc")
+    secret, shown = f"{tmp_path}/p/.env", [str(tmp_path)]
+    for base, hidden in ((f"{tmp_path}/p", [secret]), (secret, []), (f"{tmp_path}/home", [f"{tmp_path}/home/.netrc"])):
+        found = grants_of({"read": [secret]}, shown, f"{tmp_path}/home", Host(), [base])
+        assert list(found.hide) == hidden

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib  # not where a manifest is read: by then we may be a user who cannot read the interpreter's library
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -180,8 +181,6 @@ def _variable(text: str, environment: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _read(path: Path) -> dict[str, object]:
-    import tomllib
-
     try:
         with path.open("rb") as file:
             text = file.read(MAX_MANIFEST + 1)

@@ -58,15 +58,19 @@ def grants_of(
     home: str | None,
     host: Asker,
     granted: Iterable[str] = (),
+    writable: Iterable[str] = (),
 ) -> Grants:
-    """`paths` is `learned.paths` of a result; `shown` the directories that the run saw; `granted` are targets that the
-    manifest which the run began with has already."""
-    return _Sorting(tuple(shown), home, host, frozenset(granted)).sort(paths)
+    """`paths` is `learned.paths` of a result; `shown` the directories that the run saw; `granted` and `writable` are
+    places that the manifest which the run began with lets be read, and be written, already."""
+    return _Sorting(tuple(shown), home, host, frozenset(granted), frozenset(writable)).sort(paths)
 
 
 class _Sorting:
-    def __init__(self, shown: tuple[str, ...], home: str | None, host: Asker, granted: frozenset[str]) -> None:
-        self._shown, self._home, self._host, self._granted = shown, home, host, granted
+    def __init__(
+        self, shown: tuple[str, ...], home: str | None, host: Asker, granted: frozenset[str], writable: frozenset[str]
+    ) -> None:
+        self._shown, self._home, self._host = shown, home, host
+        self._granted, self._writable = granted | writable, writable
         self._found = Grants()
 
     def sort(self, paths: Mapping[str, Sequence[str | bytes]]) -> Grants:
@@ -116,6 +120,8 @@ class _Sorting:
             self._write(self._existing(dirname(path)), f"made: {path}")
 
     def _write(self, path: str, why: str) -> None:
+        if any(lies_beneath(path, one) for one in self._writable):
+            return
         if is_secret(path, self._home):
             self._withhold(path, "looks like a secret, and was written")
         elif self._host.kind(path) == "dir" and self._is_whole(path):
@@ -187,14 +193,18 @@ class _Sorting:
         }
 
     def _hide(self) -> None:
-        granted = (*self._found.read, *self._found.write)
+        granted = (*self._found.read, *self._found.write, *self._granted)
         for path in list(self._found.withheld):
-            if is_secret(path, self._home) and any(lies_beneath(path, one) for one in granted):
+            if is_secret(path, self._home) and self._is_within(path, granted):
                 self._found.hide[path] = "looks like a secret: take it out of hide to show it"
         for name in IN_HOME if self._home else ():
             path = f"{self._home}/{name}"
-            if self._host.kind(path) != "none" and any(lies_beneath(path, one) for one in granted):
+            if self._host.kind(path) != "none" and self._is_within(path, granted):
                 self._found.hide[path] = "looks like a secret: take it out of hide to show it"
+
+    def _is_within(self, path: str, granted: Iterable[str]) -> bool:
+        """Beneath one of them, and not granted by its own name: then somebody meant it."""
+        return path not in self._granted and any(lies_beneath(path, one) for one in granted)
 
 
 def _outermost(paths: Mapping[str, str]) -> dict[str, str]:
