@@ -69,10 +69,9 @@ static int make_overlay(int stage, uint64_t attributes)
   return mount;
 }
 
-int layer_attach(const struct cell *cell, const struct run *run, int lower, int target, const char *path, int *made,
+int layer_attach(const struct run *run, int lower, int target, const char *path, uint64_t attributes, int *made,
                  struct imd_error *err)
 {
-  (void)cell;
   uint64_t size, inodes;
   share(run, &size, &inodes);
   cleanup_fd int stage = vfs_tmpfs(size, inodes, 0700, 0, 0, VFS_PLAIN);
@@ -85,7 +84,7 @@ int layer_attach(const struct cell *cell, const struct run *run, int lower, int 
   /* Both must be mounted to be taken; the overlay then covers them, at the same place. */
   if (vfs_attach(stage, target) < 0 || vfs_attach_at(lower, stage, "lower") < 0)
     return imd_fail(err, IMD_STAGE_MOUNT, errno, "a layer over %s", path);
-  *made = make_overlay(stage, VFS_PLAIN);
+  *made = make_overlay(stage, attributes);
   if (*made < 0)
     return imd_fail(err, IMD_STAGE_MOUNT, errno, "a layer over %s (overlayfs over its file system)", path);
   return vfs_attach(*made, stage) < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "a layer over %s", path) : 0;

@@ -5,15 +5,16 @@
 #ifndef IMMURED_LAYER_H
 #define IMMURED_LAYER_H
 
-#include "cell.h"
 #include "error.h"
 #include "run.h"
 
+#include <stdint.h>
+
 /*
- * `lower`: a detached mount, read-only and mapped as any other source. `target`: the place, which the layered directory
+ * `attributes` are the mount's, of mount_setattr(2). `lower`: a detached mount, read-only and mapped as any other source. `target`: the place, which the layered directory
  * then stands at. Its descriptor in `*made`. -1 with `err`; what of it is mounted by then the cell's end takes along.
  */
-int layer_attach(const struct cell *cell, const struct run *run, int lower, int target, const char *path, int *made,
+int layer_attach(const struct run *run, int lower, int target, const char *path, uint64_t attributes, int *made,
                  struct imd_error *err);
 
 #endif

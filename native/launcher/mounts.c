@@ -63,7 +63,8 @@ static int apply_bind(struct work *work, const struct imd_plan_step *step, struc
     return -1;
   if ((step->numbers[0] & IMD_BIND_LAYER) && source->directory) {
     cleanup_fd int layer = -1;
-    if (layer_attach(work->cell, work->run, source->mount, target, path, &layer, err) < 0)
+    const uint64_t attributes = VFS_PLAIN | (step->numbers[0] & IMD_BIND_NOEXEC ? MOUNT_ATTR_NOEXEC : 0);
+    if (layer_attach(work->run, source->mount, target, path, attributes, &layer, err) < 0)
       return -1;
     return landlock_allow(work->cell->landlock, layer, true, path, err);
   }

@@ -174,7 +174,7 @@ REFUSED: dict[str, tuple[dict[str, Step | Sequence[Step] | None], str]] = {
     "an empty source": ({"bind": Step(Op.BIND, (0,), (b"", b"/b"))}, "source is not absolute"),
     "a source with a NUL": ({"bind": Step(Op.BIND, (0,), (b"/a\0b", b"/b"))}, "source holds a NUL"),
     "a source beyond PATH_MAX": ({"bind": Step(Op.BIND, (0,), (b"/" + b"a" * 4095, b"/b"))}, "source is longer"),
-    "an unknown flag": ({"bind": Step(Op.BIND, (16,), (b"/a", b"/b"))}, "unknown flags: 0x10"),
+    "an unknown flag": ({"bind": Step(Op.BIND, (32,), (b"/a", b"/b"))}, "unknown flags: 0x20"),
     "a target that climbs": ({"bind": Step(Op.BIND, (0,), (b"/a", b"/b/../c"))}, "target has a `..`"),
     "the root as a target": ({"bind": Step(Op.BIND, (0,), (b"/a", b"/"))}, "target is the root itself"),
     "a target with a dot": ({"hide": Step(Op.HIDE, (), (b"/a/./b",))}, "target is not in its shortest form"),

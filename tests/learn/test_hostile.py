@@ -134,3 +134,39 @@ def test_the_ledger_says_that_it_was_one(immure: Immure, world: Path, daemon: Th
     learned(immure, world, "/bin/true")
     entries = b"".join(one.read_bytes() for one in sorted((daemon.state / "ledger").rglob("*")) if one.is_file())
     assert b'"learn":true' in entries.replace(b" ", b"")
+
+
+def test_a_secret_is_not_reached_by_moving_what_it_lies_in(immure: Immure, world: Path) -> None:
+    line = f"mv {world}/home {world}/moved; mv {world}/home/.ssh {world}/ssh; cat {world}/*/.ssh/* {world}/ssh/* {world}/*/.netrc"  # fmt: skip # noqa: E501
+    said = immure("learn", "-o", str(world / "project/m.toml"), "--see", str(world), "--", "/bin/sh", "-c", line)
+    assert "private" not in said.out, said
+    assert "password" not in said.out, said
+    assert (world / "home/.ssh/id_ed25519").read_text() == "private"
+
+
+def test_nobody_is_spoken_to_through_a_layer(immure: Immure, world: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(world / "data" / "socket"))
+        server.listen()
+        os.chmod(world / "data" / "socket", 0o777)
+        code = f"import socket; print(socket.socket(socket.AF_UNIX).connect_ex('{world}/data/socket'))"
+        said = immure("learn", "-o", str(world / "home/m.toml"), "--see", str(world), "--", "python3", "-c", code)
+        assert said.out.strip() not in ("0", ""), said
+
+
+BASE = 'schema = 1\nname = "b"\n[filesystem]\nwrite = [{{ path = "{0}", noexec = true }}]\nprotect = ["@vcs"]\n'
+
+
+def test_a_bases_walls_hold_while_it_is_learned_from(immure: Immure, world: Path) -> None:
+    """Protected names are held in the layer, not in the directory; what may not be executed cannot be."""
+    project = world / "project"
+    (project / "base.toml").write_text(BASE.format(project))
+    (project / "base.toml").chmod(0o644)
+    (project / "tool").write_text("#!/bin/sh\necho ran\n")
+    (project / "tool").chmod(0o755)
+    before = tree(world)
+    line = "./tool; echo x > .git; echo y > made"
+    said = immure("learn", "--manifest", "base.toml", "-o", str(world / "home/m.toml"), "--", "/bin/sh", "-c", line)
+    assert (said.status, said.out) == (0, ""), said
+    assert "refused: openat" in said.err
+    assert tree(world) == before

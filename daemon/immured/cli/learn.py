@@ -139,8 +139,7 @@ def _given_cwd(base: Mapping[str, object]) -> str | None:
 def _wide(base: Mapping[str, object], shown: list[str], home: str | None, flags: Flags) -> dict[str, object]:
     """The manifest of the learning run itself: the base's, and everything that is shown, each written to a layer."""
     filesystem = _table(base, "filesystem")
-    taken = {one if isinstance(one, str) else one.get("target", one.get("path")) for name in ("read", "write")
-             for one in _entries(filesystem, name)}  # fmt: skip
+    taken = {*_places(filesystem, "read"), *_places(filesystem, "write")}
     filesystem["write"] = [*_entries(filesystem, "write"), *(one for one in shown if one not in taken)]
     hidden = [f"{home}/{name}" for name in IN_HOME] if home else []
     filesystem["hide"] = [*_entries(filesystem, "hide"), *(one for one in hidden if os.path.lexists(one))]
@@ -161,12 +160,11 @@ def _found(
     said = result.raw.get("learned")
     learned: dict[str, Any] = said if isinstance(said, dict) else {}
     filesystem = _table(base, "filesystem")
-    granted = [one if isinstance(one, str) else str(one.get("target", one.get("path"))) for name in ("read", "write")
-               for one in _entries(filesystem, name)]  # fmt: skip
+    reading, writing = (_places(filesystem, name) for name in ("read", "write"))
     paths = {name: list(rows) for name, rows in dict(learned.get("paths", {})).items()}
     if "/" in command[0]:  # the sandbox executes it before anything is noted
         paths.setdefault("exec", []).append(os.path.normpath(Path(cwd or "/") / command[0]))
-    grants = grants_of(paths, shown, home, Host(), granted)
+    grants = grants_of(paths, shown, home, Host(), reading, writing)
     places = [*grants.read, *grants.write, *grants.exists]
     stands = cwd is not None and any(_near(cwd, one) for one in places)
     return Learned(
@@ -224,3 +222,9 @@ def _table(base: Mapping[str, object], name: str) -> dict[str, Any]:
 def _entries(table: Mapping[str, Any], name: str) -> list[Any]:
     value = table.get(name)
     return list(value) if isinstance(value, list) else []
+
+
+def _places(filesystem: Mapping[str, Any], name: str) -> list[str]:
+    """Where the entries of `read` or `write` stand inside. What the schema does not allow, the daemon names."""
+    entries = _entries(filesystem, name)
+    return [str(one.get("target", one.get("path"))) if isinstance(one, dict) else str(one) for one in entries]
