@@ -15,7 +15,6 @@ from tests.launcher.harness import Broker, plan_for
 Start = Callable[..., Broker]
 
 
-
 def hierarchy() -> Path:
     """Where cgroup v2 is mounted here."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
