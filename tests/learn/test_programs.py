@@ -149,3 +149,26 @@ def test_a_real_program_passes_under_what_it_taught(immure: Immure, world: Path,
     assert (result["exit_code"], result["violations"]) == (0, []), f"{text}\n{result}"
     if name == "gcc":
         assert subprocess.run([project / "out/main"], check=False).returncode == 0
+
+
+POOL = "from concurrent.futures import ProcessPoolExecutor as P\nif __name__ == '__main__': print([*P(2).map(abs, [-1])])"
+SQLITE = "import sqlite3; c = sqlite3.connect('out/db'); c.execute('create table if not exists t (a)'); c.commit()"
+COMMIT = "git init -q . && git add src && git -c user.name=a -c user.email=a@b commit -qm x; rm -rf .git"
+COMMANDS = {
+    "a repository made and removed": ["sh", "-c", COMMIT],
+    "a database": ["python3", "-c", SQLITE],
+    "a pool of processes": ["python3", "-c", POOL],
+    "a file replaced": ["sed", "-i", "s/A/AA/", "src/a"],
+    "a tree walked": ["find", ".", "-name", "a"],
+    "names moved": ["sh", "-c", "mv src/a src/c && mv src/c src/a && ln -s a src/l && rm src/l && touch src/b"],
+    "an environment": ["python3", "-m", "venv", "--without-pip", "out/v"],
+}
+
+
+@pytest.mark.parametrize("what", COMMANDS)
+def test_ways_of_writing_pass_under_what_they_taught(immure: Immure, world: Path, what: str) -> None:
+    before = tree(world)
+    text = learned(immure, world, *COMMANDS[what])
+    assert tree(world) == before
+    result = run_under(immure, world, text, *COMMANDS[what])
+    assert (result["exit_code"], result["violations"]) == (0, []), f"{text}\n{result}"
