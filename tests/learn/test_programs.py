@@ -151,7 +151,11 @@ def test_a_real_program_passes_under_what_it_taught(immure: Immure, world: Path,
         assert subprocess.run([project / "out/main"], check=False).returncode == 0
 
 
-POOL = "from concurrent.futures import ProcessPoolExecutor as P\nif __name__ == '__main__': print([*P(2).map(abs, [-1])])"
+POOL = """
+from concurrent.futures import ProcessPoolExecutor
+if __name__ == "__main__":
+    print(list(ProcessPoolExecutor(2).map(abs, [-1])))
+"""
 SQLITE = "import sqlite3; c = sqlite3.connect('out/db'); c.execute('create table if not exists t (a)'); c.commit()"
 COMMIT = "git init -q . && git add src && git -c user.name=a -c user.email=a@b commit -qm x; rm -rf .git"
 COMMANDS = {

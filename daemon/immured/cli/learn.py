@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["learn"]
 
-ROOMY = {"memory": "4G", "disk": "4G", "wall": "1h", "pids": 4096, "files": 65536}
+ROOMY = {"memory": "4G", "disk": "2G", "wall": "1h", "pids": 4096, "files": 65536}
 """Limits of a run whose needs are still to be measured."""
 
 
