@@ -53,7 +53,10 @@ def write_outside(ground: Ground) -> str:
     met = result.stdout.decode().split()
     _expect(len(met) == len(places) and set(met) <= WALLS, f"the writes met {met}")
     _expect(not any(ground.workspace.rglob("planted")), "a file was planted")
-    return f"{len(met)} of {len(places)} writes refused ({', '.join(sorted(set(met)))}); nothing changed on the host"
+    named = {violation.path for violation in result.violations}
+    _expect({own, "/usr/bin/planted", "/etc/passwd"} <= named, f"only these were named: {named}")
+    refused = f"{len(met)} of {len(places)} writes refused ({', '.join(sorted(set(met)))})"
+    return f"{refused}, {len(named)} of them named in the result; nothing changed on the host"
 
 
 def connect_out(ground: Ground) -> str:
