@@ -100,3 +100,13 @@ def test_a_manifests_file_that_cannot_be_read_is_named(here: Path, content: byte
 def test_a_manifests_file_that_is_missing_is_named(here: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nothing\.toml"):
         compile_order(Flags(manifest="nothing.toml"), here)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("a = " + "[" * 9000, "nested too deeply"), ("a = " + "9" * 9000, "digits")]
+)
+def test_a_file_that_the_reader_gives_up_on_is_no_manifest(here: Path, text: str, said: str) -> None:
+    (here / "a.toml").write_text(text)
+    with pytest.raises(ConfigurationError, match=said) as refusal:
+        compile_order(Flags(manifest="a.toml"), here)
+    assert refusal.value.code == "bad_manifest"

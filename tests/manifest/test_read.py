@@ -349,6 +349,11 @@ def test_a_file_that_is_none_is_refused(text: str, message: str) -> None:
     assert refused.value.message == message
 
 
+def test_a_number_longer_than_python_reads_is_refused() -> None:
+    with pytest.raises(Refused, match=r"^manifest_invalid: the manifest is not TOML: .*4300 digits"):
+        parse_toml("a = " + "9" * 5_000)
+
+
 @pytest.mark.parametrize("text", ["schema = ", "schema = 1\nschema = 1", "[limits]\n[limits]"])
 def test_what_is_not_toml_is_refused(text: str) -> None:
     with pytest.raises(Refused, match=r"^manifest_invalid: the manifest is not TOML: .*\(at "):

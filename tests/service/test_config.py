@@ -28,6 +28,8 @@ def test_the_defaults_that_it_shows_are_the_defaults() -> None:
     ("text", "said"),
     [
         ("[daemon", "config.toml"),
+        ("a = " + "[" * 9000, "nested too deeply"),
+        ("a = " + "9" * 9000, "4300 digits"),
         ("[demon]", "did you mean 'daemon'"),
         ("[daemon]\nmax_run = 1", "did you mean 'daemon.max_runs'"),
         ("daemon = 1", "unknown"),

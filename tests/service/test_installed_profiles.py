@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,7 @@ def test_a_profile_is_there_beside_the_packages(directory: Path) -> None:
         ("default", DEFAULT, "the package has a profile default"),
         ("My Own", DEFAULT, "a profile's name is"),
         ("mine", "#" * 300_000, "262144"),
+        ("mine", "about = " + "[" * 9000, "nested too deeply"),
     ],
 )
 def test_a_fault_names_the_file(directory: Path, name: str, text: str, said: str) -> None:
@@ -94,6 +97,16 @@ def test_a_profile_that_others_may_write_is_refused(directory: Path, which: str)
     path = put(directory, "mine")
     (path if which == "file" else directory).chmod(0o777)
     assert fault(directory).remedy.startswith("chown root")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory"])
+def test_what_is_no_regular_file_is_not_waited_for(directory: Path, kind: str) -> None:
+    path = directory / "mine.toml"
+    if kind == "fifo":
+        os.mkfifo(path, 0o600)
+    else:
+        path.mkdir()
+    assert re.search("mine.toml is no regular file|Is a directory: .*mine.toml", fault(directory).message)
 
 
 def test_a_profile_of_too_many_rules_is_refused_at_once(directory: Path) -> None:

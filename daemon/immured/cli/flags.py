@@ -193,5 +193,6 @@ def _read(path: Path) -> dict[str, object]:
     try:
         # Floats do not travel; what has one (cpus = 1.5) may be written as text.
         return tomllib.loads(text.decode(), parse_float=str)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as failed:
-        raise ConfigurationError("bad_manifest", f"{path}: {failed}", "docs/manifest.md shows the form") from failed
+    except (ValueError, RecursionError) as failed:
+        reason = "nested too deeply" if isinstance(failed, RecursionError) else str(failed)
+        raise ConfigurationError("bad_manifest", f"{path}: {reason}", "docs/manifest.md shows the form") from failed

@@ -89,10 +89,10 @@ def parse_profile(name: str, text: str) -> Profile:
     """
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     _check_names("the profile", table, {"schema", "about", "groups", "calls", "default", "rules"})
-    if table.get("schema") != SCHEMA:
+    if type(table.get("schema")) is not int or table["schema"] != SCHEMA:
         raise ValueError(f"schema is {table.get('schema')!r}, not {SCHEMA}")
     about = table.get("about", "")
     if not isinstance(about, str):

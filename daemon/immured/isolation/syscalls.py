@@ -108,6 +108,8 @@ def parse_condition(text: str) -> Condition:
     if match is None:
         raise ValueError(f"{text!r} is not a condition")
     argument, wide, mask, comparison, value, low, high = match.groups()
+    if any(int(number, 0) > _ALL[True] for number in (mask, value, low, high) if number is not None):
+        raise ValueError(f"{text!r} has a number of more than 64 bits")
     width = _core.COMPARE_WIDE if wide else 0
     if comparison is None:
         return int(argument), _core.COMPARE_IN | width, int(low, 0), int(high, 0)

@@ -124,8 +124,9 @@ def parse_config(text: str) -> Config:
     """The TOML as a Config. Raises ConfigurationError `bad_configuration`, naming the line or the field."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise _bad(f"config.toml: {error}") from error
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise _bad(f"config.toml: {reason}") from error
     values: dict[str, Any] = {}
     for table, content in document.items():
         known = _TABLES.get(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from pathlib import Path
 
 __all__ = ["read_bounded", "sync_directory", "write_new", "write_whole"]
@@ -43,9 +44,18 @@ def sync_directory(path: Path) -> None:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """What a file holds, at most `limit` bytes. Raises OSError, ValueError where it is larger."""
-    with path.open("rb") as file:
+    """What a regular file holds, at most `limit` bytes. Raises OSError, ValueError where it is larger or no such.
+
+    A FIFO is not waited for.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:  # noqa: PTH123 - Path.open has no opener
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{path} is no regular file")
         data = file.read(limit + 1)
     if len(data) > limit:
         raise ValueError(f"{path} holds more than {limit} bytes")
     return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
