@@ -48,7 +48,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
     A FIFO is not waited for.
     """
-    with open(path, "rb", opener=_open_at_once) as file:  # noqa: PTH123 - Path.open has no opener
+    with open(path, "rb", opener=_open_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError(f"{path} is no regular file")
         data = file.read(limit + 1)
