@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,10 @@ def test_a_secret_below_what_the_base_grants_is_hidden_unless_it_names_it(tmp_pa
     for base, hidden in ((f"{tmp_path}/p", [secret]), (secret, []), (f"{tmp_path}/home", [f"{tmp_path}/home/.netrc"])):
         found = grants_of({"read": [secret]}, shown, f"{tmp_path}/home", Host(), [base])
         assert list(found.hide) == hidden
+
+
+def test_what_a_bind_could_not_write_is_not_granted(tmp_path: Path) -> None:
+    """The kernel writes nowhere in a mapped mount where the group is not mapped."""
+    (tmp_path / "out").mkdir()
+    os.chown(tmp_path / "out", -1, 61234)
+    assert asked(tmp_path, write=[f"{tmp_path}/out/new"]).write == {}

@@ -37,9 +37,12 @@ class Host:
         return os.access(path, os.R_OK)
 
     def writable(self, path: str) -> bool:
-        """Whether a bind of it can be written: the caller's own, and with the bits for it."""
+        """Whether a bind of it can be written: the caller's own, of a group of theirs, and with the bits for it."""
         try:
-            return Path(path).stat().st_uid == os.geteuid() and os.access(path, os.W_OK)
+            held = Path(path).stat()
+            # A group that no mapping has keeps everybody from writing, whatever the mode says.
+            ours = held.st_uid == os.geteuid() and held.st_gid in (os.getegid(), *os.getgroups())
+            return ours and os.access(path, os.W_OK)
         except OSError:
             return False
 
