@@ -85,8 +85,10 @@ _Noreturn static void fail(struct warden *warden, const struct imd_error *err)
       {(void *)(uintptr_t)err->text, strnlen(err->text, sizeof err->text)},
   };
   /* The protocol's word: by then everything is torn down. What cannot be killed is waited for after it. */
-  if (kill_cell(&warden->cell, &warden->cgroup, &warden->payload, UNKILLABLE_MS))
+  if (kill_cell(&warden->cell, &warden->cgroup, &warden->payload, UNKILLABLE_MS)) {
     cgroup_remove(&warden->cgroup);
+    processors_release(&warden->run, warden->cell.config);
+  }
   protect_release(&warden->cell, &warden->run, &warden->held);
   tell_end(warden, IMD_FAILED, body, 2, NULL);
   end(warden);

@@ -101,6 +101,13 @@ def test_runs_that_pin_have_no_processor_in_common(client: Client) -> None:
     assert client.run(["/bin/true"], manifest=manifest).ok
 
 
+def test_what_a_run_that_failed_had_pinned_is_free_when_its_reply_is_there(client: Client) -> None:
+    manifest = limited(pin=len(OURS))
+    for _ in range(400):
+        failed = client.run(["/no/such/program"], manifest=manifest)
+        assert (failed.failure or {})["code"] == "executable_not_found"
+
+
 def test_what_a_run_pinned_is_free_when_its_reply_is_there(client: Client) -> None:
     manifest = limited(pin=len(OURS))
     assert [client.run(["/bin/true"], manifest=manifest).cause for _ in range(20)] == ["exited"] * 20
