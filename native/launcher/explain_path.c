@@ -316,11 +316,15 @@ static bool is_file(const struct place *place)
 static bool open_forbidden(const struct place *place, int flags)
 {
   const bool unnamed = (flags & O_TMPFILE) == O_TMPFILE;
+  if (flags & O_PATH)              /* the rest of the flags says nothing then */
+    return false;
   if (place->target < 0)
     return (flags & O_CREAT) && read_only(place->parent);
   if ((flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL) || S_ISLNK(place->type) || S_ISDIR(place->type) != unnamed)
     return false;
-  const bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+  /* The fourth mode, O_ACCMODE itself, is for ioctl: such a descriptor is neither read from nor written to. */
+  const int mode = flags & O_ACCMODE;
+  const bool writes = mode == O_WRONLY || mode == O_RDWR || (flags & O_TRUNC);
   return writes && is_file(place) && read_only(place->target);
 }
 
@@ -328,6 +332,9 @@ bool explain_forbidden(const struct explain_path *path, enum explain_want want, 
 {
   if (path->text && path->text[0] == '\0')
     return false;
+  /* A slash at the end has a link followed, whatever the flags say. */
+  if (want == WANT_CHANGE && path->text && path->text[strlen(path->text) - 1] == '/')
+    follow = true;
   if (surely_allowed(path, want, flags, follow))
     return false;
   cleanup_place struct place place;
