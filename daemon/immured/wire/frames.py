@@ -80,11 +80,6 @@ class FrameReader:
         """Bytes held of an unfinished header or body."""
         return len(self._buffer)
 
-    @property
-    def wants_descriptors(self) -> bool:
-        """Whether the next read is a frame's first, where alone descriptors may ride."""
-        return self.at_boundary
-
     def wanted(self) -> int:
         """How many bytes to read at most; at least 1. Large bodies are asked for in parts, so that a declared length
         alone makes nobody allocate it."""
