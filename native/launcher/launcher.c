@@ -26,8 +26,8 @@ enum {
   EVENTS = 64,
   ACCEPTS_AT_ONCE = 16,
   BROKER_MESSAGES_AT_ONCE = 32,
-  /* Beside the wardens' sockets: the descriptors of runs that wait, and a margin. */
-  DESCRIPTORS_IN_HAND = 4 * 4096 + 1024,
+  /* Beside the wardens' sockets: the descriptors of runs that wait (a plan, 0, 1, 2, GO, a log), and a margin. */
+  DESCRIPTORS_IN_HAND = 6 * 4096 + 1024,
 };
 
 /* epoll's data: a slot, or one of these. */
@@ -290,9 +290,11 @@ static void raise_descriptor_limit(uint32_t slots)
   const rlim_t wanted = slots + DESCRIPTORS_IN_HAND;
   if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
     return;
-  limit.rlim_cur = wanted;
-  if (limit.rlim_max < wanted)
-    limit.rlim_max = wanted;
+  const struct rlimit all = {wanted, limit.rlim_max > wanted ? limit.rlim_max : wanted};
+  if (setrlimit(RLIMIT_NOFILE, &all) == 0)
+    return;
+  /* Above the hard limit only with CAP_SYS_RESOURCE: up to it, then. */
+  limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
   if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
     imd_log("RLIMIT_NOFILE: %s", strerror(errno));
 }

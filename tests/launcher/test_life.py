@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import socket
 import stat
 from collections.abc import Callable
@@ -21,6 +22,19 @@ Start = Callable[..., Broker]
 def test_ready_names_the_block_of_ids(start: Start) -> None:
     ready = start(slot_count=7).ready()
     assert (ready.slot_base, ready.slot_count, ready.cgroup) == (SLOT_BASE, 7, "")
+
+
+def test_descriptors_suffice_for_every_run_that_may_wait(start: Start) -> None:
+    """A run waits with its plan, its 0, 1 and 2, the pipe of GO and a log: six, 4,096 times. As far as the hard limit
+    goes, where that cannot be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
+    try:
+        broker = start(slot_count=7)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    broker.ready()
+    assert resource.prlimit(broker.process.pid, resource.RLIMIT_NOFILE)[0] >= min(hard, 7 + 6 * 4096)
 
 
 def test_everybody_may_connect(broker: Broker) -> None:
