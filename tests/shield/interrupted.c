@@ -1,5 +1,9 @@
-/* Opens to write under a shower of signals, in children by fork and vfork and in threads: every one must succeed. */
+/*
+ * Opens to write under a shower of signals, in children by fork and vfork and in threads: every one must succeed. EINTR
+ * is no failure: until PID 1 has taken a notification the kernel lets a signal end the wait (docs/kernel-notes.md).
+ */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -18,10 +22,19 @@ static void count(int number)
   signals++;
 }
 
+static int open_to_write(const char *path)
+{
+  int fd;
+  do
+    fd = open(path, O_WRONLY | O_CREAT, 0600);
+  while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
 static void *open_many(void *failures)
 {
   for (int i = 0; i < OPENS; i++) {
-    const int fd = open("/tmp/written", O_WRONLY | O_CREAT, 0600);
+    const int fd = open_to_write("/tmp/written");
     if (fd < 0)
       __atomic_add_fetch((int *)failures, 1, __ATOMIC_SEQ_CST);
     else
@@ -33,7 +46,7 @@ static void *open_many(void *failures)
 int main(int argc, char **argv)
 {
   if (argc > 1) {                  /* executed by a vfork child */
-    const int fd = open("/tmp/vforked", O_WRONLY | O_CREAT, 0600);
+    const int fd = open_to_write("/tmp/vforked");
     return fd < 0;
   }
   int failures = 0, status;
@@ -50,7 +63,7 @@ int main(int argc, char **argv)
   for (int i = 0; i < 20; i++) {
     const pid_t child = fork();
     if (child == 0)
-      _exit(open("/tmp/forked", O_WRONLY | O_CREAT, 0600) < 0);
+      _exit(open_to_write("/tmp/forked") < 0);
     while (waitpid(child, &status, 0) < 0)
       continue;
     failures += status != 0;
