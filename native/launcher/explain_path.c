@@ -25,7 +25,10 @@
 #define ANON_INODE_FS_MAGIC 0x09041934
 #endif
 
-enum { PROC_ROOT_INODE = 1, MAX_LINKS = 40, PREFIX = 48 };
+enum {
+  PROC_ROOT_INODE = 1, MAX_LINKS = 40, PREFIX = 48,
+  MAX_STEPS = 512,                 /* one name each; who names more is not waited for */
+};
 
 /* Where our own executable lies: "/proc/self/exe" leads there. */
 static fsid_t own_file_system;
@@ -228,13 +231,13 @@ static int step(struct place *place, int thread, char *rest, size_t size, char *
     if (kind < 0)
       return kind;
     if (kind == 1) {
-      if (link[0] == '/') {
+      const int put = put_before(rest, size, link, left);
+      if (put == 0 && link[0] == '/') {
         imd_close(&place->parent);
         place->parent = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (place->parent < 0)
           return -errno;
       }
-      const int put = put_before(rest, size, link, left);
       return put < 0 ? put : 1;
     }
     imd_close(&next);
@@ -252,11 +255,37 @@ static int step(struct place *place, int thread, char *rest, size_t size, char *
   return 0;
 }
 
+/*
+ * The names before the last of `at` in one step, or as many as the kernel takes at once: it walks links by itself, and
+ * takes /proc/self for ours. What is left, or NULL with place->error.
+ */
+static char *leap(struct place *place, char *at)
+{
+  char *end = at + strlen(at);
+  while (end > at && end[-1] == '/')
+    end--;
+  const size_t most = (size_t)(end - at) < PATH_MAX ? (size_t)(end - at) : PATH_MAX - 1;
+  char *slash = memrchr(at, '/', most);
+  if (!slash) {
+    place->error = ENAMETOOLONG;
+    return NULL;
+  }
+  *slash = '\0';
+  cleanup_fd int next = openat(place->parent, at, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (next < 0) {
+    place->error = errno == ENOENT ? ENOTDIR : errno;
+    return NULL;
+  }
+  imd_close(&place->parent);
+  place->parent = imd_take_fd(&next);
+  return slash + 1;
+}
+
 /* place->error is 0, ENOENT with a parent (the last name alone is missing), or what stood in the way below `parent`. */
 static void find(const struct explain_path *path, bool follow, struct place *place)
 {
   char rest[2 * PATH_MAX];
-  unsigned links = 0;
+  unsigned links = 0, steps = 0;
   *place = (struct place){.parent = open_base(path), .target = -1};
   if (place->parent < 0 || !path->text) {
     struct stat st;
@@ -282,6 +311,12 @@ static void find(const struct explain_path *path, bool follow, struct place *pla
       at = left;                   /* costs nothing to write, and should cost nothing here */
       continue;
     }
+    if (!last && ++steps > MAX_STEPS) {
+      at = leap(place, at);
+      if (!at)
+        return;
+      continue;
+    }
     char name[NAME_MAX + 1] = ".";
     if (length > NAME_MAX) {
       place->error = ENAMETOOLONG;
@@ -292,6 +327,10 @@ static void find(const struct explain_path *path, bool follow, struct place *pla
       name[length] = '\0';
     }
     const int done = step(place, path->pid, rest, sizeof rest, name, left, last, follow, &links);
+    if (done == -ENAMETOOLONG && !last) {
+      steps = MAX_STEPS;           /* links in links, longer together than we keep: the kernel's own walk keeps them */
+      continue;
+    }
     if (done < 0) {
       place->error = done == -ENOENT && !last ? ENOTDIR : -done;
       return;

@@ -287,6 +287,27 @@ def test_a_halted_run_is_dead_before_it_learns_of_it(cells: Callable[..., Cell],
     assert min(took) < 50e6
 
 
+CHAINS = {
+    "slow to walk": (38, "'/usr/new'", "'a/../' * 800 + before", ""),
+    "longer together than any path": (6, "'/usr'", "before + '/share/..' * 440", "/new"),
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_no_path_is_long_enough_for_a_halt_to_come_too_late(cell: Cell, chain: str) -> None:
+    """Links that lead to links, with thousands of names on the way: the kernel takes a millisecond for them."""
+    count, first, other, rest = CHAINS[chain]
+    program = f"""
+import os
+os.mkdir('a')
+for i in range({count}):
+    before = f'l{{i - 1}}'
+    os.symlink({other} if i else {first}, f'l{{i}}')
+os.open('l{count - 1}{rest}', os.O_WRONLY | os.O_CREAT)
+"""
+    assert cell.run(explained(python(program), halt=True)).outcome.cause is Cause.VIOLATION
+
+
 def test_a_halt_ends_the_whole_tree(cell: Cell) -> None:
     run = cell.run(
         explained(["/bin/sh", "-c", "sleep 1000 & (sleep 1000 &) ; setsid sleep 1000 & : > /usr/x"], halt=True)
