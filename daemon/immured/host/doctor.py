@@ -1,7 +1,7 @@
 """The examination: every probe, in the order in which a person mends a host, and one verdict.
 
-    report = examine(Daemon(Path("/var/lib/immured")))
-    report.able        # False: the daemon could not run here
+report = examine(Daemon(Path("/var/lib/immured")))
+report.able        # False: the daemon could not run here
 """
 
 from __future__ import annotations
