@@ -1,4 +1,7 @@
-"""One real daemon for the tests of a folder, whose conftest takes these fixtures over by name."""
+"""One real daemon for the tests of a folder, whose conftest takes these fixtures over by name.
+
+It ends with the folder: a host has ranges of ids for a few daemons at a time.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from immured.client.throwaway import ThrowawayDaemon
 __all__ = ["client", "daemon"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def daemon() -> Iterator[ThrowawayDaemon]:
     with ThrowawayDaemon() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client(daemon: ThrowawayDaemon) -> Iterator[Client]:
     """The daemon's admin."""
     with daemon.client() as connected:

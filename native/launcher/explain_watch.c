@@ -112,6 +112,14 @@ static void wake_up(int number)
   (void)number;
 }
 
+/*
+ * What we go by, without a lock. The kernel writes a notification and its id at RECV, before PID 1 does anything with it;
+ * PID 1 answers, sets the id to 0, and then counts `answered`, which is atomic: who sees the count sees the 0. So an id
+ * and a count that did not move mean that it does nothing, or holds the call that we see. The copy of what it holds is
+ * taken before the look at whether it moved, so that what changed in between is not answered for it. And should both of
+ * us answer, the kernel refuses the second (ENOENT), and both answers are the base program's: a look that was out of date
+ * costs a call its name, never its verdict.
+ */
 static bool has_moved(const struct explain_watch *watch)
 {
   return watch->shared->hand.notif.id != watch->seen_id || watch->shared->answered != watch->seen_answered;

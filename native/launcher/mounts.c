@@ -270,6 +270,20 @@ static int apply_step(struct work *work, const struct imd_plan_step *step, struc
   }
 }
 
+/* After such a step what the cell was parked with is as it was: its /tmp and /dev/shm are still empty, and in place. */
+static bool leaves_spares_alone(uint32_t op)
+{
+  switch (op) {
+  case IMD_OP_DEADLINES:
+  case IMD_OP_CGROUP:
+  case IMD_OP_COLLECT:
+  case IMD_OP_TMPFS:
+    return true;
+  default:
+    return false;
+  }
+}
+
 static int apply_all(void *argument, struct findings *findings, struct imd_error *err)
 {
   struct work *work = argument;
@@ -279,7 +293,7 @@ static int apply_all(void *argument, struct findings *findings, struct imd_error
     err->step = step.index;
     if (apply_step(work, &step, err) < 0)
       return -1;
-    work->touched |= step.op >= IMD_OP_ROOTFS && step.op != IMD_OP_TMPFS;
+    work->touched |= !leaves_spares_alone(step.op);
   }
   err->step = UINT32_MAX;
   return 0;

@@ -22,7 +22,7 @@ from tests.warden.conftest import cells, controllers, harness, subtree
 __all__ = ["cells", "controllers", "daemon", "harness", "subtree"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ground() -> Iterator[Path]:
     """The tests' own directory; whatever is made on the host is made below it."""
     base = Path(tempfile.mkdtemp(prefix="immured-escape-"))
@@ -31,7 +31,7 @@ def ground() -> Iterator[Path]:
     shutil.rmtree(base, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def caller(daemon: ThrowawayDaemon, ground: Path) -> Iterator[Client]:
     """A client whose uid, groups and key are an unprivileged caller's."""
     key = PrivateKey.generate()

@@ -14,7 +14,7 @@ from tests.hostile.raw import Connection, command
 __all__ = ["daemon"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def admin(daemon: ThrowawayDaemon) -> PrivateKey:
     return PrivateKey.from_pem(daemon.admin_key.read_bytes())
 

@@ -40,13 +40,13 @@ class Said:
     err: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def daemon() -> Iterator[ThrowawayDaemon]:
     with ThrowawayDaemon() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def key(daemon: ThrowawayDaemon) -> Iterator[Path]:
     """The caller's key, which may send manifests."""
     place = Path(tempfile.mkdtemp(prefix="immured-learn-key-"))

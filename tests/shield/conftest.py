@@ -57,7 +57,7 @@ def project() -> Iterator[Path]:
         shutil.rmtree(path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def run_as_caller(daemon: ThrowawayDaemon, client: Client) -> Iterator[Callable[..., RunResult]]:
     """`client.run` by a user who is not root, and may write to what is theirs."""
     place = Path(tempfile.mkdtemp(prefix="immured-shield-caller-"))
@@ -81,7 +81,7 @@ def run_as_caller(daemon: ThrowawayDaemon, client: Client) -> Iterator[Callable[
     shutil.rmtree(place)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def programs() -> Iterator[Path]:
     """The folder's C programs, static, in a directory that everybody may read."""
     place = Path(tempfile.mkdtemp(prefix="immured-shield-programs-"))

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 PROBE = (HERE / "probe.py").read_text()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def inside(client: Client) -> Iterator[dict[str, Any]]:
     """What the probe got, with a host's abstract socket and an inheritable descriptor there to be found."""
     name = secrets.token_hex(8)

@@ -88,11 +88,13 @@ class ThrowawayDaemon:
             while not ready.read():
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     self.kill()
+                    said = self.log.read_text(errors="replace")[-4000:]
+                    last = said.strip().rsplit("\n", 1)[-1] or f"nothing was said in {START_SECONDS:g} s"
                     raise ConfigurationError(
                         "daemon_not_started",
-                        "immured did not begin to serve",
+                        f"immured did not begin to serve: {last}",
                         f"read {self.log}",
-                        details={"log": self.log.read_text(errors="replace")[-4000:]},
+                        details={"log": said},
                     )
                 time.sleep(0.005)
         return self
