@@ -192,7 +192,8 @@ static int settle_network(const struct run *run, struct imd_error *err)
 static int prepare(struct warden *warden, struct imd_error *err)
 {
   cleanup_sources struct sources sources = {NULL, 0};
-  if (processors_choose(&warden->run, warden->cell.config, err) < 0 || make_cgroup(warden, err) < 0 || peer_open_sources(&warden->cell, &warden->run, &sources, err) < 0 ||
+  if (processors_choose(&warden->run, warden->cell.config, err) < 0 || make_cgroup(warden, err) < 0 ||
+      peer_open_sources(&warden->cell, &warden->run, &sources, err) < 0 ||
       mounts_apply(&warden->cell, &warden->run, &sources, &warden->held, err) < 0 ||
       settle_network(&warden->run, err) < 0)
     return -1;
