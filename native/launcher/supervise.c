@@ -30,7 +30,7 @@ struct watch {
   uint32_t processors;
   uint64_t patience;               /* when what was killed should be dead; 0: nothing was killed */
   uint32_t cause;                  /* 0: nothing happened yet */
-  bool orphaned, late;
+  bool orphaned, late, init_gone;
   bool uncovered;                  /* a mount of the cell's went: the host moved what it stood on */
   struct imd_error unexplained;    /* why the listener could not be taken */
 };
@@ -124,12 +124,17 @@ static void take_listener(struct watch *watch)
   imd_close(&explain->payload_channel);
 }
 
-/* PID 1 says one thing: here is a write outside the allowance, and it was not answered. */
+/*
+ * PID 1 says one thing: here is a write outside the allowance, and it was not answered. Its end is everybody's in the cell
+ * (pid_namespaces(7)); who hangs in the kernel meanwhile is waited for without asking it again.
+ */
 static void hear_init(struct watch *watch)
 {
   char word;
-  if (recv(watch->cell->leash, &word, 1, MSG_DONTWAIT) == 1)
+  const ssize_t got = recv(watch->cell->leash, &word, 1, MSG_DONTWAIT);
+  if (got == 1)
     pass_sentence(watch, IMD_CAUSE_VIOLATION);
+  watch->init_gone |= got == 0;
 }
 
 static uint64_t earlier(uint64_t one, uint64_t other)
@@ -160,7 +165,8 @@ static void watch_until_death(struct watch *watch)
         {.fd = watch->orphaned ? -1 : watch->run->launcher, .events = POLLIN},
         {.fd = watch->run->kill_on_pids && watch->cause == 0 ? watch->cgroup->pids_events : -1, .events = POLLPRI},
         {.fd = explain->length > 0 ? explain->channel : -1, .events = POLLIN},
-        {.fd = explain->length > 0 && watch->cause == 0 ? watch->cell->leash : -1, .events = POLLIN},
+        {.fd = explain->length > 0 && watch->cause == 0 && !watch->init_gone ? watch->cell->leash : -1,
+         .events = POLLIN},
         {.fd = watch->cause == 0 ? explain_watch_fd(explain) : -1, .events = POLLIN},
         {.fd = watch->cause == 0 ? watch->cell->table : -1, .events = POLLPRI},
     };
