@@ -100,6 +100,18 @@ def test_more_than_three_descriptors_are_refused_and_dropped(pair: Pair, pipe: t
     assert open_descriptors() == before
 
 
+@pytest.mark.parametrize("header", [bytes(4), b"\xff" * 4])
+def test_the_descriptors_of_a_refused_frame_are_given_up_once(pair: Pair, pipe: tuple[int, int], header: bytes) -> None:
+    """Closed twice, the second time is somebody else's: closing one may take long, and its number is free meanwhile."""
+    client, server = pair
+    given: list[int] = []
+    send_some(client, header, [pipe[0], pipe[1]])
+    with pytest.raises(Refused):
+        receive_some(server, FrameReader(), close=given.extend)
+    assert len(given) == len(set(given)) == 2
+    close_all(given)
+
+
 def test_the_descriptors_of_a_torn_frame_are_closed(pair: Pair, pipe: tuple[int, int]) -> None:
     client, server = pair
     before = open_descriptors()

@@ -49,8 +49,8 @@ def receive_some(
     try:
         return reader.feed(data, fds, truncated=bool(flags & socket.MSG_CTRUNC))
     except Refused:
-        close(fds)
-        close(reader.take_held())
+        # Each once: a number is somebody else's as soon as it is closed, and `close` may take its time.
+        close(dict.fromkeys((*fds, *reader.take_held())))
         raise
 
 
