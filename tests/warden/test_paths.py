@@ -20,11 +20,9 @@ from immured.isolation.messages import Exited
 from immured.isolation.plan import Step
 from tests.walls.unanswering import UnansweringMount
 from tests.warden.cell import Cell, Peer, Wish, bind, file, python
+from tests.warden.places import ALICE, BOB, STAFF, directory, give, shell, text
 from tests.warden.silent import SilentMount
 
-ALICE = Peer(61001, 61001)
-BOB = 61002
-STAFF = 61010
 MS_BIND, MS_REC, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 1 << 20, 2
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -36,26 +34,6 @@ def place() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
-
-
-def give(path: Path, uid: int, mode: int, gid: int | None = None) -> Path:
-    os.chown(path, uid, uid if gid is None else gid)
-    path.chmod(mode)
-    return path
-
-
-def directory(path: Path, uid: int, mode: int = 0o755, gid: int | None = None) -> Path:
-    path.mkdir()
-    return give(path, uid, mode, gid)
-
-
-def text(path: Path, uid: int, mode: int = 0o644, content: str = "content\n") -> Path:
-    path.write_text(content)
-    return give(path, uid, mode)
-
-
-def shell(command: str, *mounts: Step, **rest: object) -> Wish:
-    return Wish(["sh", "-c", command], mounts=mounts, **rest)  # type: ignore[arg-type]
 
 
 @contextmanager
