@@ -91,13 +91,56 @@ sodium = Extension(
     extra_link_args=LINKING,
 )
 
+ledger_read = Extension(
+    "immured._ledger_read",
+    [
+        "native/core/_ledger_read.pyx",
+        "native/core/ledger_line.c",
+        "native/core/ledger_scan.c",
+        "native/core/ledger_tree.c",
+        "native/launcher/sha256.c",
+        "native/launcher/sha256_x86.c",
+    ],
+    include_dirs=["native/core", "native/launcher"],
+    depends=["native/core/ledger_scan.h", "native/core/ledger_tree.h", "native/launcher/sha256.h"],
+    extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", *WERROR, *HARDENING],
+    extra_link_args=LINKING,
+)
+
+ledger_write = Extension(
+    "immured._ledger_write",
+    [
+        "native/core/_ledger_write.pyx",
+        "native/core/ledger_entry.c",
+        "native/core/ledger_tree.c",
+        "native/core/ledger_awaited.c",
+        "native/core/ledger_writer.c",
+        "native/launcher/sha256.c",
+        "native/launcher/sha256_x86.c",
+    ],
+    include_dirs=["native/core", "native/launcher"],
+    depends=[
+        "native/core/ledger_commit.pxi",
+        "native/core/ledger_keeping.pxi",
+        "native/core/ledger_entry.h",
+        "native/core/ledger_tree.h",
+        "native/core/ledger_awaited.h",
+        "native/core/ledger_writer.h",
+        "native/launcher/sha256.h",
+    ],
+    extra_compile_args=["-std=gnu11", "-D_GNU_SOURCE", "-pthread", "-Wall", "-Wextra", *WERROR, *HARDENING],
+    extra_link_args=[*LINKING, "-pthread"],
+)
+
 CLI = "immured.cli:main"
 NATIVE_CLIENT = client_build.can_build()
 if not NATIVE_CLIENT:
     print(f"immured: {client_build.NOT_AT_HAND}")
 
 setup(
-    ext_modules=cythonize([core, *([sodium] if NATIVE_CLIENT else [])], build_dir=SCRATCH.name),
+    ext_modules=cythonize(
+        [core, ledger_read, ledger_write, *([sodium] if NATIVE_CLIENT else [])], build_dir=SCRATCH.name
+    ),
     cffi_modules=["native/core/abi_build.py:ffi"],
     cmdclass={"build_ext": BuildNative, "build_scripts": BuildScripts},
     # With the native `immure`, what it leaves to Python stands beside it under a name of its own.

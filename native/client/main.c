@@ -11,6 +11,7 @@
 #include "say.h"
 #include "session.h"
 #include "target.h"
+#include "text.h"
 #include "violations.h"
 
 #include <errno.h>
@@ -72,6 +73,36 @@ static void ended_by_us(void)
   signal(SIGPIPE, SIG_IGN);
 }
 
+static const struct { const char *field, *variable; } names[IMC_NAMES] = {
+    [IMC_PERSONA] = {"persona", "IMMURE_PERSONA"}, [IMC_TENANT] = {"tenant", "IMMURE_TENANT"},
+    [IMC_SUB] = {"sub", "IMMURE_SUB"},             [IMC_PROJECT] = {"project", "IMMURE_PROJECT"},
+    [IMC_SESSION] = {"session", "IMMURE_SESSION"},
+};
+
+/* Under which names: by option, then by variable. False: one of them, or a chain of certificates, is Python's to say. */
+static bool settle_names(struct imc_options *options)
+{
+  const char *const chain = getenv("IMMURE_CERTIFICATE");
+  for (size_t i = 0; i < IMC_NAMES; i++) {
+    const char *const given = getenv(names[i].variable);
+    if (!options->names[i] && given && given[0])
+      options->names[i] = given;
+    if (options->names[i] && !imc_is_utf8(imc_text(options->names[i])))
+      return false;
+  }
+  return !chain || !chain[0];
+}
+
+static void put_names(struct imc_pack *payload, const struct imc_options *options)
+{
+  for (size_t i = 0; i < IMC_NAMES; i++) {
+    if (options->names[i]) {
+      imc_put_str(payload, names[i].field);
+      imc_put_str(payload, options->names[i]);
+    }
+  }
+}
+
 /* The signed command, in the link. False: it does not fit. */
 static bool put_command(struct imc_session *session, struct imc_target *target, const struct imc_order *order)
 {
@@ -81,7 +112,10 @@ static bool put_command(struct imc_session *session, struct imc_target *target, 
   clock_gettime(CLOCK_REALTIME, &now);
   const uint64_t issued = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
   randombytes_buf(session->nonce, sizeof session->nonce);
-  imc_put_map(&payload, 6);
+  size_t carried = 0;
+  for (size_t i = 0; i < IMC_NAMES; i++)
+    carried += order->options->names[i] != NULL;
+  imc_put_map(&payload, 6 + carried);
   imc_put_str(&payload, "aud");
   imc_put_str(&payload, target->daemon.id);
   imc_put_str(&payload, "cmd");
@@ -95,6 +129,7 @@ static bool put_command(struct imc_session *session, struct imc_target *target, 
   imc_put_number(&payload, issued);
   imc_put_str(&payload, "exp");
   imc_put_number(&payload, issued + LIFETIME_MS);
+  put_names(&payload, order->options);
   if (payload.full)
     return false;
   crypto_hash_sha256(session->digest, payload.at, payload.size);
@@ -161,6 +196,25 @@ static int conclude(const struct imc_session *session, const struct imc_options 
   return imc_status(result.cause, result.exit_code, result.signal, failure);
 }
 
+/* Called by the name of another sandbox's helper, through a link, this is `compat NAME`, which Python serves. */
+static void become_another(int argc, char **argv)
+{
+  static const char *const tools[] = {"codex-linux-sandbox", "srt"};   /* as TOOLS in cli/__init__.py */
+  const char *const slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+  for (size_t i = 0; argc > 0 && i < sizeof tools / sizeof tools[0]; i++) {
+    if (strcmp(slash ? slash + 1 : argv[0], tools[i]) != 0)
+      continue;
+    char **const words = calloc((size_t)argc + 3, sizeof *words);
+    if (!words)
+      _exit(IMC_REFUSED);
+    words[0] = argv[0];
+    words[1] = (char[]){"compat"};
+    words[2] = (char *)(uintptr_t)tools[i];
+    memcpy(words + 3, argv + 1, ((size_t)argc - 1) * sizeof *words);
+    imc_become_python(argc + 2, words);
+  }
+}
+
 int main(int argc, char **argv)
 {
   static struct imc_session session;
@@ -176,8 +230,9 @@ int main(int argc, char **argv)
     imc_complain(imc_text("setuid"), imc_text("this program is not made to be setuid"), imc_text("chmod u-s,g-s it"));
     return IMC_REFUSED;
   }
+  become_another(argc, argv);
   if (argc < 3 || strcmp(argv[1], "run") != 0 || getenv("_IMMURE_COMPLETE") || !speaks_utf8() || acts_for_another() ||
-      !imc_read_options(&options, argv + 2, (size_t)argc - 2) || !getcwd(here, sizeof here) || here[0] != '/' ||
+      !imc_read_options(&options, argv + 2, (size_t)argc - 2) || !settle_names(&options) || !getcwd(here, sizeof here) || here[0] != '/' ||
       sodium_init() < 0 || !imc_settle(&target, &options, here) || !imc_make_order(&order, &options, here))
     imc_become_python(argc, argv);
   order.no_input = fstat(STDIN_FILENO, &input) == 0 && S_ISDIR(input.st_mode);

@@ -58,7 +58,8 @@ static bool set(struct imc_options *options, const struct known *known, const ch
 bool imc_read_options(struct imc_options *options, char *const *words, size_t count)
 {
   *options = (struct imc_options){.quiet = false};
-  struct imc_words *const lists[] = {&options->ro, &options->rw, &options->tmpfs, &options->env};
+  struct imc_words *const lists[] = {&options->ro, &options->rw, &options->tmpfs, &options->env,
+                                      &options->settings};
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
     lists[i]->at = calloc(count + 1, sizeof *lists[i]->at);   /* lives as long as the process */
     if (!lists[i]->at)

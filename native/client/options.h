@@ -10,13 +10,17 @@ struct imc_words {
   size_t count;
 };
 
+/* The names under which a command may be given. */
+enum imc_name { IMC_PERSONA, IMC_TENANT, IMC_SUB, IMC_PROJECT, IMC_SESSION, IMC_NAMES };
+
 struct imc_options {
   bool quiet, strict;
   const char *socket, *key, *daemon_key, *state;
-  const char *manifest, *rootfs, *cwd, *network;
-  const char *memory, *cpus, *wall, *cpu_time, *disk, *output, *cores;
+  const char *manifest, *class_name, *rootfs, *cwd, *network;
+  const char *memory, *swap, *cpus, *wall, *cpu_time, *disk, *output, *cores;
   uint64_t pids, files, pin;       /* 0: not given */
-  struct imc_words ro, rw, tmpfs, env;
+  const char *names[IMC_NAMES];
+  struct imc_words ro, rw, tmpfs, env, settings;
   char *const *command;
   size_t command_count;
 };

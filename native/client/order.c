@@ -67,11 +67,49 @@ static bool put_env(struct imc_pack *pack, const struct imc_words *env)
   return true;
 }
 
+/* --- parameters --- */
+
+enum { MAX_NAME = 64 };            /* twice what a manifest may declare */
+
+/* Each is NAME=VALUE of printable ASCII, no name twice. All else is Python's to take, or to refuse. */
+static bool settings_are_plain(const struct imc_words *settings)
+{
+  for (size_t i = 0; i < settings->count; i++) {
+    const char *const text = settings->at[i];
+    const size_t length = strcspn(text, "=");
+    if (length == 0 || length >= MAX_NAME || text[length] == '\0')
+      return false;
+    for (const char *c = text; *c; c++) {
+      if (*c < ' ' || *c > '~')
+        return false;
+    }
+    for (size_t k = 0; k < i; k++) {
+      if (strncmp(settings->at[k], text, length + 1) == 0)
+        return false;
+    }
+  }
+  return true;
+}
+
+static void put_settings(struct imc_pack *pack, const struct imc_words *settings)
+{
+  imc_put_str(pack, "parameters");
+  imc_put_map(pack, settings->count);
+  for (size_t i = 0; i < settings->count; i++) {
+    const size_t length = strcspn(settings->at[i], "=");
+    char name[MAX_NAME];
+    memcpy(name, settings->at[i], length);
+    name[length] = '\0';
+    imc_put_str(pack, name);
+    imc_put_str(pack, settings->at[i] + length + 1);
+  }
+}
+
 /* --- manifest and limits --- */
 
 static size_t count_limits(const struct imc_options *o)
 {
-  return (o->memory != NULL) + (o->cpus != NULL) + (o->pids > 0) + (o->wall != NULL) + (o->cpu_time != NULL) +
+  return (o->memory != NULL) + (o->swap != NULL) + (o->cpus != NULL) + (o->pids > 0) + (o->wall != NULL) + (o->cpu_time != NULL) +
          (o->disk != NULL) + (o->files > 0) + (o->output != NULL) + (o->cores != NULL) +
          (o->pin > 0) + o->strict;
 }
@@ -97,6 +135,7 @@ static void put_limits(struct imc_pack *pack, const struct imc_options *o)
   imc_put_str(pack, "limits");
   imc_put_map(pack, count_limits(o));
   put_limit(pack, "memory", o->memory);
+  put_limit(pack, "swap", o->swap);
   put_limit(pack, "cpus", o->cpus);
   put_count(pack, "pids", o->pids);
   put_limit(pack, "wall", o->wall);
@@ -173,7 +212,7 @@ static bool put_manifest(struct imc_pack *pack, const struct imc_order *order, c
   imc_put_str(pack, "name");
   imc_put_str(pack, "command-line");
   imc_put_str(pack, "class");
-  imc_put_str(pack, "default");
+  imc_put_str(pack, o->class_name ? o->class_name : "default");
   if (filesystem && !put_filesystem(pack, order, here))
     return false;
   if (limits)
@@ -198,7 +237,9 @@ bool imc_make_order(struct imc_order *order, const struct imc_options *options, 
 {
   *order = (struct imc_order){.options = options, .readable = options->ro.count, .writable = options->rw.count};
   const size_t count = order->readable + order->writable;
-  if (!env_is_there(&options->env))
+  if (!env_is_there(&options->env) || !settings_are_plain(&options->settings))
+    return false;
+  if (options->class_name && (options->manifest || !imc_is_utf8(imc_text(options->class_name))))
     return false;
   if (options->command_count > MAX_WORDS || count + options->env.count + options->tmpfs.count > MAX_WORDS)
     return false;
@@ -248,11 +289,12 @@ bool imc_put_arguments(struct imc_pack *pack, const struct imc_order *order)
   char here[PATH_MAX];
   const bool limits = count_limits(o) > 0;
   const bool inline_manifest =
-      !o->manifest && (limits || order->readable + order->writable + o->tmpfs.count > 0 || o->rootfs || o->network);
+      !o->manifest && (limits || order->readable + order->writable + o->tmpfs.count > 0 || o->rootfs || o->network ||
+                       o->class_name);
   if (!getcwd(here, sizeof here))
     return false;
-  imc_put_map(pack, 2 + (size_t)(o->manifest || inline_manifest) + (o->env.count > 0) + order->has_cwd +
-                        (o->manifest && limits) + order->no_input);
+  imc_put_map(pack, 2 + (size_t)(o->manifest || inline_manifest) + (o->settings.count > 0) + (o->env.count > 0) +
+                        order->has_cwd + (o->manifest && limits) + order->no_input);
   imc_put_str(pack, "argv");
   imc_put_array(pack, o->command_count);
   for (size_t i = 0; i < o->command_count; i++)
@@ -263,6 +305,8 @@ bool imc_put_arguments(struct imc_pack *pack, const struct imc_order *order)
   } else if (inline_manifest && !put_manifest(pack, order, here)) {
     return false;
   }
+  if (o->settings.count > 0)
+    put_settings(pack, &o->settings);
   if (o->env.count > 0 && !put_env(pack, &o->env))
     return false;
   if (order->has_cwd) {

@@ -14,7 +14,10 @@ from pathlib import Path
 from cffi import FFI
 
 ROOT = Path(__file__).resolve().parents[2]
-PROTOCOL = ROOT / "native" / "launcher" / "protocol.h"
+LAUNCHER = ROOT / "native" / "launcher"
+PROTOCOL = LAUNCHER / "protocol.h"
+# Numbers and structures alone: protocol.h, and the words of the clerks.
+WORDS = (PROTOCOL, *(LAUNCHER / f"clerk_{clerk}_words.h" for clerk in ("files", "snapshot", "changes")))
 
 HEADERS = """
 #ifndef _GNU_SOURCE
@@ -37,6 +40,9 @@ HEADERS = """
 #undef si_code     /* siginfo_t accessors that are also field names of the protocol */
 #undef si_status
 #include "protocol.h"
+#include "clerk_files_words.h"
+#include "clerk_snapshot_words.h"
+#include "clerk_changes_words.h"
 """
 
 # Newer than the oldest headers that we build with (Linux 6.1); the numbers are the kernel's own and for good.
@@ -85,13 +91,19 @@ def protocol_declarations(text: str) -> str:
         return f"{match[1]} {{ {', '.join(f'{name} = ...' for name in names if name)} }};"
 
     text = re.sub(r"(enum\s*\w*)\s*\{([^}]*)\}\s*;", open_enum, text)
+    text = re.sub(r"\[IMD_\w+\]", "[...]", text)  # how long, the compiler knows
     text = re.sub(r"(struct\s+\w+)\s*\{([^}]*)\}\s*;", r"\1 {\2 ...; };", text)
     return text + "".join(f"#define {name} ...\n" for name in macros)
 
 
+def declarations() -> str:
+    """What cffi is told of all of them."""
+    return "".join(protocol_declarations(path.read_text()) for path in WORDS)
+
+
 def constant_names() -> list[str]:
     """Every integer constant of the module, protocol first."""
-    declared = protocol_declarations(PROTOCOL.read_text())
+    declared = declarations()
     protocol = re.findall(r"\b(IMD_\w+) = \.\.\.", declared) + re.findall(r"#define (IMD_\w+)", declared)
     return [*protocol, *CONSTANTS, *FALLBACKS]
 
@@ -118,14 +130,14 @@ def stub() -> str:
 
 
 ffi = FFI()
-ffi.cdef(protocol_declarations(PROTOCOL.read_text()))
+ffi.cdef(declarations())
 ffi.cdef("".join(f"#define {name} ...\n" for name in [*CONSTANTS, *FALLBACKS]))
 ffi.set_source(
     "immured._abi",
     HEADERS + "".join(f"#ifndef {name}\n#define {name} {value}\n#endif\n" for name, value in FALLBACKS.items()),
     include_dirs=[str(PROTOCOL.parent.relative_to(ROOT))],
-    depends=[str(PROTOCOL.relative_to(ROOT))],
-    extra_compile_args=["-std=gnu11", "-O2", "-fstack-protector-strong"],
+    depends=[str(path.relative_to(ROOT)) for path in WORDS],
+    extra_compile_args=["-std=gnu11", "-O2", "-fstack-protector-strong", "-Werror=incompatible-pointer-types"],
     extra_link_args=["-Wl,-z,relro", "-Wl,-z,now"],
 )
 

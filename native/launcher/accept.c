@@ -8,87 +8,71 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
-
-enum { BACKLOG = 4096 };           /* the kernel lowers it to net.core.somaxconn */
-
-/* A path of any length fits no sockaddr_un: the directory is named by its descriptor. */
-static int bind_in(int socket, int directory, const char *name)
-{
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  const int length =
-      snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", directory, name);
-  if (length < 0 || (size_t)length >= sizeof address.sun_path) {
-    errno = ENAMETOOLONG;
-    return -1;
-  }
-  const mode_t old = umask(0111);
-  const int result = bind(socket, (struct sockaddr *)&address, sizeof address);
-  umask(old);
-  return result;
-}
-
-static int remove_stale(int directory, const char *name)
-{
-  struct stat status;
-  if (fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
-    return errno == ENOENT ? 0 : -1;
-  if (!S_ISSOCK(status.st_mode)) {
-    errno = EEXIST;
-    return -1;
-  }
-  return unlinkat(directory, name, 0);
-}
+#include <sys/syscall.h>
 
 int imd_listener_open(struct imd_listener *listener, const char *path, uint32_t limit, struct imd_error *err)
 {
-  *listener = (struct imd_listener){.socket = -1, .directory = -1, .next = 1, .limit = limit};
-  const char *slash = strrchr(path, '/');
-  const char *name = slash + 1;
-  if (name[0] == '\0' || strlen(name) >= sizeof listener->name)
-    return imd_fail(err, 0, EINVAL, "%s", path);
-  strcpy(listener->name, name);
+  if (listener->next == 0)
+    listener->next = 1;
+  listener->limit = limit;
+  listener->socket = imd_address_listen(&listener->address, path, SOCK_STREAM, 0666, 0, err);
+  return listener->socket < 0 ? -1 : 0;
+}
 
-  cleanup_free char *parent = slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
-  if (!parent)
-    return imd_fail(err, 0, errno, "%s", path);
-  cleanup_fd int directory = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (directory < 0)
-    return imd_fail(err, 0, errno, "%s", parent);
-  cleanup_fd int socket_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (socket_ < 0)
-    return imd_fail(err, 0, errno, "socket");
-
-  struct stat status;
-  if (remove_stale(directory, name) < 0 || bind_in(socket_, directory, name) < 0 ||
-      fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) < 0 || listen(socket_, BACKLOG) < 0)
-    return imd_fail(err, 0, errno, "%s", path);
-
-  listener->device = status.st_dev;
-  listener->inode = status.st_ino;
-  listener->directory = imd_take_fd(&directory);
-  listener->socket = imd_take_fd(&socket_);
-  return 0;
+void imd_listener_take(struct imd_listener *listener, int socket, uint32_t limit)
+{
+  /* As systemd hands it over it blocks (NonBlocking=no), and we accept until there is nobody left. */
+  fcntl(socket, F_SETFL, fcntl(socket, F_GETFL) | O_NONBLOCK);
+  *listener = (struct imd_listener){.socket = socket, .address = {.directory = -1}, .next = 1, .limit = limit};
 }
 
 void imd_listener_close(struct imd_listener *listener)
 {
-  struct stat status;
   if (listener->socket < 0)
     return;
-  if (fstatat(listener->directory, listener->name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-      status.st_dev == listener->device && status.st_ino == listener->inode)
-    unlinkat(listener->directory, listener->name, 0);
+  imd_address_leave(&listener->address);
   imd_close(&listener->socket);
-  imd_close(&listener->directory);
+}
+
+void imd_listener_forget_all(struct imd_listener *listener)
+{
+  for (uint32_t bucket = 0; bucket < IMD_TABLE_BUCKETS; bucket++)
+    while (listener->peers.buckets[bucket])
+      imd_listener_forget(listener, listener->peers.buckets[bucket]->key);
+  memset(listener->away, 0, sizeof listener->away);
+}
+
+static bool is_away(const struct imd_listener *listener, uint32_t uid)
+{
+  for (int i = 0; i < IMD_MAX_AWAY; i++)
+    if (listener->away[i].until != 0 && listener->away[i].uid == uid)
+      return imd_now_ns() < listener->away[i].until;
+  return false;
+}
+
+void imd_listener_turn_away(struct imd_listener *listener, uint32_t uid, uint32_t ms)
+{
+  struct imd_away *place = &listener->away[0];
+  for (int i = 0; i < IMD_MAX_AWAY; i++) {
+    struct imd_away *away = &listener->away[i];
+    if (away->until != 0 && away->uid == uid) {
+      place = away;
+      break;
+    }
+    if (away->until < place->until)
+      place = away;
+  }
+  *place = (struct imd_away){.until = imd_now_ns() + (uint64_t)ms * 1000000, .uid = uid};
 }
 
 /* Everything of a peer's authority, or nothing: a group left out could also take a refusal away. */
-static struct imd_peer *identify(int connection)
+static struct imd_peer *identify(const struct imd_listener *listener, int connection)
 {
   struct ucred credentials;
   socklen_t size = sizeof credentials;
   if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &credentials, &size) < 0)
+    return NULL;
+  if (is_away(listener, credentials.uid))
     return NULL;
 
   gid_t groups[IMD_MAX_GROUPS];
@@ -112,7 +96,7 @@ int imd_listener_accept(struct imd_listener *listener, const struct imd_peer **p
   cleanup_fd int connection = accept4(listener->socket, NULL, NULL, SOCK_CLOEXEC);
   if (connection < 0)
     return -1;
-  struct imd_peer *known = identify(connection);
+  struct imd_peer *known = identify(listener, connection);
   if (!known) {
     errno = EPERM;
     return -1;
@@ -121,6 +105,51 @@ int imd_listener_accept(struct imd_listener *listener, const struct imd_peer **p
   imd_table_insert(&listener->peers, &known->node);
   *peer = known;
   return imd_take_fd(&connection);
+}
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77                                   /* Linux 6.5 */
+#endif
+
+/* Whether the process that connected is still the one that has its number. */
+static bool is_still(int pidfd)
+{
+  return syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) == 0;
+}
+
+/*
+ * The process that connected: its number may be somebody else's by now. Before Linux 6.5 the number is all there is, and
+ * whoever has it then is not `known`. -1: the process is gone.
+ */
+static int open_process(int connection, const struct imd_peer *peer, bool *known)
+{
+  int pidfd = -1;
+  socklen_t size = sizeof pidfd;
+  *known = getsockopt(connection, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) == 0;
+  if (!*known && errno == ENOPROTOOPT)
+    pidfd = (int)syscall(SYS_pidfd_open, peer->pid, 0);
+  return pidfd;
+}
+
+size_t imd_peer_program(int connection, const struct imd_peer *peer, char *path, size_t size)
+{
+  char process[32];
+  struct stat status;
+  if (peer->pid <= 0)
+    return 0;                                              /* in a pid namespace that we do not see */
+  bool known;
+  cleanup_fd int pidfd = open_process(connection, peer, &known);
+  snprintf(process, sizeof process, "/proc/%d", peer->pid);
+  cleanup_fd int directory = pidfd < 0 ? -1 : open(process, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0)
+    return 0;
+  const ssize_t length = readlinkat(directory, "exe", path, size);
+  if (length <= 0 || (size_t)length >= size)
+    return 0;                                              /* cut short, it would be another program's */
+  /* A number that was given anew is at least that user's: /proc/PID is its effective uid's, whatever it may dump. */
+  if (!known && (fstat(directory, &status) < 0 || status.st_uid != peer->uid))
+    return 0;
+  return is_still(pidfd) ? (size_t)length : 0;
 }
 
 const struct imd_peer *imd_listener_peer(const struct imd_listener *listener, uint64_t connection)

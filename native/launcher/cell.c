@@ -22,7 +22,11 @@
 
 /*
  * System V IPC of a cell: without a memory controller nothing else bounds it. Pages of shared memory; message queues;
- * semaphores in a set, in all, in a call, and sets. The files stand for the writer's own IPC namespace.
+ * semaphores in a set, in all, in a call, and sets.
+ *
+ * The files stand for the writer's own namespace, and are written by the cell's own /proc, where it stands by itself: in
+ * the host's, all that were ever looked up for living namespaces share one bucket of names, and each look walks through
+ * them (proc_sys_compare was a tenth of the machine with 900 cells).
  */
 static const struct { const char *knob, *value; } ipc_bounds[] = {
     {"sys/kernel/shmall", "16384"}, {"sys/kernel/msgmni", "64"}, {"sys/kernel/sem", "250 16000 100 64"},
@@ -116,12 +120,21 @@ bool cell_wait(struct cell *cell, int patience_ms)
 
 /* --- PID 1 ------------------------------------------------------------------------------------------------------- */
 
-static int become_inner_root(int host_proc, struct imd_error *err)
+/* Standing in the cell's /proc, as it is without its covers. */
+static int bound_ipc(struct imd_error *err)
+{
+  for (size_t i = 0; i < sizeof ipc_bounds / sizeof ipc_bounds[0]; i++)
+    if (imd_write_at(AT_FDCWD, ipc_bounds[i].knob, ipc_bounds[i].value) < 0 && errno != ENOENT)
+      return cell_fail(err, "%s", ipc_bounds[i].knob);
+  return 0;
+}
+
+static int become_inner_root(struct imd_error *err)
 {
   if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
     return cell_fail(err, "PID 1's identity");
   /* It has no use for user namespaces of its own; the largest attack surface of all. */
-  if (imd_write_at(host_proc, "sys/user/max_user_namespaces", "0") < 0 && errno != ENOENT)
+  if (imd_write_at(AT_FDCWD, "sys/user/max_user_namespaces", "0") < 0 && errno != ENOENT)
     return cell_fail(err, "max_user_namespaces");
   explain_become_payload();
   /* In the cell's user namespace alone: it reads what the payload's calls point at. */
@@ -133,11 +146,11 @@ static int become_inner_root(int host_proc, struct imd_error *err)
 }
 
 /* PID 1 is a copy of the launcher, whose command line names paths of the host: anybody may read it in /proc/1. */
-static int forget_arguments(int host_proc, struct imd_error *err)
+int cell_forget_arguments(int host_proc, struct imd_error *err)
 {
   char text[2048];
   if (imd_read_at(host_proc, "self/stat", text, sizeof text) < 0)
-    return cell_fail(err, "PID 1's command line");
+    return cell_fail(err, "the command line");
   /* Fields 48 to 51 (proc(5)): where arguments and environment begin and end; the name, in brackets, is the second. */
   const char *at = strrchr(text, ')');
   for (int field = 2; at && field < 48; field++)
@@ -145,7 +158,7 @@ static int forget_arguments(int host_proc, struct imd_error *err)
   uintptr_t bounds[4] = {0};
   if (!at || sscanf(at, "%" SCNuPTR " %" SCNuPTR " %" SCNuPTR " %" SCNuPTR, &bounds[0], &bounds[1], &bounds[2],
                     &bounds[3]) != 4)
-    return imd_fail(err, IMD_STAGE_CELL, 0, "PID 1's command line");
+    return imd_fail(err, IMD_STAGE_CELL, 0, "the command line");
   for (size_t i = 0; i < 4; i += 2)
     if (bounds[i] != 0 && bounds[i + 1] > bounds[i])
       explicit_bzero((void *)bounds[i], bounds[i + 1] - bounds[i]);
@@ -170,16 +183,18 @@ static int make_user_namespace(uid_t owner)
 
 static int prepare_init(const struct cell *cell, int warden, struct imd_error *err)
 {
-  if (view_mount_proc(&cell->view, err) < 0 || forget_arguments(cell->config->host_proc, err) < 0)
+  if (view_mount_proc(&cell->view, err) < 0 || cell_forget_arguments(cell->config->host_proc, err) < 0)
     return -1;
-  if (explain_stand_in_proc() < 0)
+  if (explain_stand_in_proc(AT_FDCWD, "/proc") < 0)
     return cell_fail(err, "PID 1's /proc");
+  if (bound_ipc(err) < 0)
+    return -1;
   if (make_user_namespace(cell->config->slot_base) < 0)
     return cell_fail(err, "the user namespace");
   char word;
   if (send(warden, "u", 1, MSG_NOSIGNAL) < 0 || recv(warden, &word, 1, 0) != 1)
     _exit(EXIT_FAILURE);
-  return become_inner_root(cell->config->host_proc, err);
+  return become_inner_root(err);
 }
 
 _Noreturn static void be_init(const struct cell *cell, int warden)
@@ -195,6 +210,18 @@ _Noreturn static void be_init(const struct cell *cell, int warden)
   if (explain_settle(cell->explain.shared, warden) < 0)
     _exit(EXIT_FAILURE);
   (void)!write(0, "r", 1);
+  explain_serve(cell->explain.shared);
+}
+
+_Noreturn static void be_explainer(const struct cell *cell, int warden)
+{
+  struct imd_error err = IMD_ERROR_INIT;
+  if (explain_stand_in_proc(cell->view.proc, "") < 0 || setns(cell->user_ns, CLONE_NEWUSER) < 0 ||
+      become_inner_root(&err) < 0)
+    _exit(EXIT_FAILURE);
+  prctl(PR_SET_NAME, "explainer");
+  if (explain_settle(cell->explain.shared, warden) < 0)
+    _exit(EXIT_FAILURE);
   explain_serve(cell->explain.shared);
 }
 
@@ -272,7 +299,25 @@ static int make_init(struct cell *cell, struct imd_error *err)
   return expect(ours, 'r', err);
 }
 
-static int make_namespaces(const struct cell *cell, struct imd_error *err)
+int cell_start_explainer(struct cell *cell, struct imd_error *err)
+{
+  int sockets[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
+    return cell_fail(err, "an explainer's leash");
+  cleanup_fd int ours = sockets[0];
+  cleanup_fd int theirs = sockets[1];
+  struct clone_args args = {.flags = CLONE_PIDFD, .pidfd = (uintptr_t)&cell->init, .exit_signal = SIGCHLD};
+  const pid_t pid = sys_clone3(&args);
+  if (pid == 0)
+    be_explainer(cell, theirs);
+  if (pid < 0)
+    return cell_fail(err, "an explainer");
+  cell->explain.init_pid = pid;
+  cell->leash = cell->explain.init = imd_take_fd(&ours);
+  return 0;
+}
+
+static int make_namespaces(struct imd_error *err)
 {
   const int flags = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID;
   /* EINVAL: a kernel without time namespaces. */
@@ -281,9 +326,6 @@ static int make_namespaces(const struct cell *cell, struct imd_error *err)
   static const char host_name[] = "sandbox", domain_name[] = "(none)";
   if (sethostname(host_name, sizeof host_name - 1) < 0 || setdomainname(domain_name, sizeof domain_name - 1) < 0)
     return cell_fail(err, "the cell's host name");
-  for (size_t i = 0; i < sizeof ipc_bounds / sizeof ipc_bounds[0]; i++)
-    if (imd_write_at(cell->config->host_proc, ipc_bounds[i].knob, ipc_bounds[i].value) < 0 && errno != ENOENT)
-      return cell_fail(err, "%s", ipc_bounds[i].knob);
   /* Up already, since most runs want it and it takes a while; a plan without takes it down again. */
   return loopback_set(true, err);
 }
@@ -300,7 +342,7 @@ int cell_make(struct cell *cell, const struct warden_config *config, struct imd_
   cell->host_pid_ns = openat(config->host_proc, "self/ns/pid", O_RDONLY | O_CLOEXEC);
   if (cell->host_pid_ns < 0)
     return cell_fail(err, "the host's pid namespace");
-  if (make_namespaces(cell, err) < 0 || view_make(&cell->view, config->templated, err) < 0 || make_init(cell, err) < 0)
+  if (make_namespaces(err) < 0 || view_make(&cell->view, config->templated, err) < 0 || make_init(cell, err) < 0)
     return -1;
   return view_find_proc(&cell->view, err) < 0 ? -1 : landlock_make(&cell->view, &cell->landlock, err);
 }

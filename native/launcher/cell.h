@@ -4,6 +4,7 @@
 
 #include "error.h"
 #include "explain_watch.h"
+#include "places.h"
 #include "run.h"
 #include "view.h"
 #include "warden.h"
@@ -20,6 +21,8 @@ struct cell {
   int init;                        /* pidfd of PID 1; -1 once it is dead */
   int leash;                       /* a socket to PID 1, which dies when nobody holds this any more */
   struct explain_watch explain;
+  struct places places;            /* of a sandbox */
+  bool shared;                     /* in an exec's warden: `init` and `leash` are its explainer's, the cell is its keeper's */
 };
 
 /*
@@ -28,6 +31,15 @@ struct cell {
  * maps the inner ids 0..65535 to the slot's, and no host id besides.
  */
 int cell_make(struct cell *cell, const struct warden_config *config, struct imd_error *err);
+
+/*
+ * In an exec's warden, whose own `cell->init` and `cell->leash` are -1: a process that explains for this exec alone, and
+ * `init`, `leash` and `explain.init` are it. It has what PID 1 has, and dies with its warden.
+ */
+int cell_start_explainer(struct cell *cell, struct imd_error *err);
+
+/* The calling process's command line and environment, which name paths of the host, become empty: its children's too. */
+int cell_forget_arguments(int host_proc, struct imd_error *err);
 
 /* Where children of the caller are born from now on: in the cell (true), or beside us. */
 int cell_enter_pids(const struct cell *cell, bool inside);

@@ -3,8 +3,10 @@
 #include "remains.h"
 #include "util.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -54,14 +56,16 @@ static int set_number(const struct cgroup *cgroup, const char *knob, uint64_t nu
   return imd_write_at(cgroup->dir, knob, text) < 0 ? cgroup_fail(err, "%s", knob) : 0;
 }
 
-static int limit_memory(const struct cgroup *cgroup, uint64_t bytes, struct imd_error *err)
+static int limit_memory(const struct cgroup *cgroup, uint64_t bytes, uint64_t swap, struct imd_error *err)
 {
+  char text[32];
+  snprintf(text, sizeof text, "%" PRIu64, swap);
   if (set_number(cgroup, "memory.max", bytes, err) < 0)
     return -1;
-  /* A kernel without swap has no such knob. */
-  if (imd_write_at(cgroup->dir, "memory.swap.max", "0") < 0 && errno != ENOENT)
+  /* A kernel without swap has no such knob, and nothing that more than none could be said to. */
+  if (imd_write_at(cgroup->dir, "memory.swap.max", text) < 0 && (errno != ENOENT || swap != 0))
     return cgroup_fail(err, "memory.swap.max");
-  return set_number(cgroup, "memory.oom.group", 1, err);
+  return cgroup->of == CGROUP_OF_RUN ? set_number(cgroup, "memory.oom.group", 1, err) : 0;
 }
 
 static int limit_cpu(const struct cgroup *cgroup, uint64_t quota, uint64_t period, struct imd_error *err)
@@ -100,7 +104,7 @@ static int apply_limits(const struct cgroup *cgroup, const struct warden_config 
                         const struct imd_plan_step *step, struct imd_error *err)
 {
   const uint64_t *numbers = step->numbers;
-  if (numbers[0] != 0 && limit_memory(cgroup, numbers[0], err) < 0)
+  if (numbers[0] != 0 && limit_memory(cgroup, numbers[0], numbers[5], err) < 0)
     return -1;
   if (numbers[1] != 0 && set_number(cgroup, "pids.max", numbers[1], err) < 0)
     return -1;
@@ -109,9 +113,29 @@ static int apply_limits(const struct cgroup *cgroup, const struct warden_config 
   return numbers[4] != 0 ? limit_io(cgroup, config->host_proc, numbers[4], err) : 0;
 }
 
-int cgroup_make(struct cgroup *cgroup, const struct warden_config *config, const struct imd_plan_step *step,
-                struct imd_error *err)
+static int open_figures(struct cgroup *cgroup, struct imd_error *err)
 {
+  cgroup->cpu_stat = openat(cgroup->dir, "cpu.stat", O_RDONLY | O_CLOEXEC);
+  cgroup->pids_events = openat(cgroup->dir, "pids.events", O_RDONLY | O_CLOEXEC);
+  return cgroup->cpu_stat < 0 ? cgroup_fail(err, "cpu.stat") : 0;
+}
+
+/* Where a sandbox's execs are born: its controllers reach each of them. */
+static int make_execs(struct cgroup *cgroup, const struct warden_config *config, struct imd_error *err)
+{
+  cgroup->execs = make_directory(cgroup->dir, "execs");
+  if (cgroup->execs < 0 || delegate(cgroup->dir, config->controllers) < 0 ||
+      delegate(cgroup->execs, config->controllers) < 0)
+    return cgroup_fail(err, "the controllers of %s/execs", cgroup->name);
+  return 0;
+}
+
+int cgroup_make(struct cgroup *cgroup, const struct warden_config *config, enum cgroup_of of,
+                const struct imd_plan_step *step, struct imd_error *err)
+{
+  cgroup->of = of;
+  if (config->cgroup < 0 && of == CGROUP_OF_SANDBOX)
+    return imd_fail(err, IMD_STAGE_CGROUP, ENOTSUP, "a sandbox, and no cgroup v2 to end its execs by");
   if (config->cgroup < 0) {
     if (step->numbers[0] || step->numbers[1] || step->numbers[2] || step->numbers[4])
       return imd_fail(err, IMD_STAGE_CGROUP, ENOTSUP, "a limit, and no cgroup v2 to hold it");
@@ -124,23 +148,52 @@ int cgroup_make(struct cgroup *cgroup, const struct warden_config *config, const
     return cgroup_fail(err, "tenants");
   cgroup->controllers = config->controllers;
   snprintf(cgroup->tenant_name, sizeof cgroup->tenant_name, "%s", tenant);
-  cgroup->tenant = make_directory(tenants, tenant);
-  if (cgroup->tenant < 0)
+  cgroup->parent = make_directory(tenants, tenant);
+  if (cgroup->parent < 0)
     return cgroup_fail(err, "tenants/%s", tenant);
-  if (mkdirat(cgroup->tenant, name, 0755) < 0)
+  if (mkdirat(cgroup->parent, name, 0755) < 0)
     return cgroup_fail(err, "tenants/%s/%s", tenant, name);
   snprintf(cgroup->name, sizeof cgroup->name, "%s", name);
-  cgroup->dir = openat(cgroup->tenant, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  cgroup->dir = openat(cgroup->parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (cgroup->dir < 0)
     return cgroup_fail(err, "tenants/%s/%s", tenant, name);
   if (lacks_controllers(cgroup->dir, config->controllers) &&
-      (delegate(tenants, config->controllers) < 0 || delegate(cgroup->tenant, config->controllers) < 0))
+      (delegate(tenants, config->controllers) < 0 || delegate(cgroup->parent, config->controllers) < 0))
     return cgroup_fail(err, "the controllers of tenants/%s", tenant);
-  if (apply_limits(cgroup, config, step, err) < 0)
+  if (apply_limits(cgroup, config, step, err) < 0 ||
+      (of == CGROUP_OF_SANDBOX && make_execs(cgroup, config, err) < 0))
     return -1;
-  cgroup->cpu_stat = openat(cgroup->dir, "cpu.stat", O_RDONLY | O_CLOEXEC);
-  cgroup->pids_events = openat(cgroup->dir, "pids.events", O_RDONLY | O_CLOEXEC);
-  return cgroup->cpu_stat < 0 ? cgroup_fail(err, "cpu.stat") : 0;
+  return open_figures(cgroup, err);
+}
+
+int cgroup_make_exec(struct cgroup *cgroup, const struct cgroup *sandbox, uint64_t number, struct imd_error *err)
+{
+  cgroup->of = CGROUP_OF_EXEC;
+  cgroup->controllers = sandbox->controllers;
+  snprintf(cgroup->name, sizeof cgroup->name, "%" PRIu64, number);
+  cgroup->parent = fcntl(sandbox->execs, F_DUPFD_CLOEXEC, 0);
+  if (cgroup->parent < 0 || mkdirat(cgroup->parent, cgroup->name, 0755) < 0)
+    return cgroup_fail(err, "%s/execs/%s", sandbox->name, cgroup->name);
+  cgroup->dir = openat(cgroup->parent, cgroup->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (cgroup->dir < 0)
+    return cgroup_fail(err, "%s/execs/%s", sandbox->name, cgroup->name);
+  /* Whether it is its own memory that is used up, or the sandbox's: an exec ends whole. */
+  if ((cgroup->controllers & IMD_CTL_MEMORY) && set_number(cgroup, "memory.oom.group", 1, err) < 0)
+    return -1;
+  return open_figures(cgroup, err);
+}
+
+int cgroup_limit_exec(struct cgroup *cgroup, const struct warden_config *config, const struct cgroup *sandbox,
+                      const struct imd_plan_step *step, struct imd_error *err)
+{
+  if (strcmp(imd_plan_string_at(step, 0, NULL), sandbox->name) != 0)
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "an exec of another sandbox: %s", imd_plan_string_at(step, 0, NULL));
+  return apply_limits(cgroup, config, step, err);
+}
+
+int cgroup_clerks(const struct cgroup *sandbox)
+{
+  return make_directory(sandbox->dir, "clerks");
 }
 
 /* As the kernel reads lists: one number after the other. */
@@ -153,13 +206,22 @@ static void list_processors(const cpu_set_t *processors, char *text, size_t size
       used += (size_t)snprintf(text + used, size - used, used > 0 ? ",%d" : "%d", cpu);
 }
 
+/* From the top of our subtree to the cgroup's parent. */
 static int hand_down_cpuset(const struct cgroup *cgroup, int subtree)
 {
   static const char knob[] = "cgroup.subtree_control", word[] = "+cpuset";
+  static const char *const above_run[] = {"../../cgroup.subtree_control", "../cgroup.subtree_control"};
+  static const char *const above_exec[] = {"../../../../cgroup.subtree_control", "../../../cgroup.subtree_control",
+                                           "../../cgroup.subtree_control", "../cgroup.subtree_control"};
+  const bool exec = cgroup->of == CGROUP_OF_EXEC;
   if (faccessat(cgroup->dir, "cpuset.cpus", F_OK, 0) == 0)
     return 0;
-  return imd_write_at(subtree, knob, word) < 0 || imd_write_at(subtree, "tenants/cgroup.subtree_control", word) < 0
-             ? -1 : imd_write_at(cgroup->tenant, knob, word);
+  if (imd_write_at(subtree, knob, word) < 0)
+    return -1;
+  for (size_t i = 0; i < (exec ? 4u : 2u); i++)
+    if (imd_write_at(cgroup->dir, (exec ? above_exec : above_run)[i], word) < 0)
+      return -1;
+  return 0;
 }
 
 int cgroup_set_processors(struct cgroup *cgroup, const struct warden_config *config, const cpu_set_t *processors,
@@ -203,6 +265,60 @@ bool cgroup_populated(const struct cgroup *cgroup)
   char text[128];
   return cgroup->dir >= 0 && imd_read_at(cgroup->dir, "cgroup.events", text, sizeof text) > 0 &&
          number_after(text, "populated") != 0;
+}
+
+bool cgroup_wait(const struct cgroup *cgroup, int patience_ms)
+{
+  if (cgroup->dir < 0)
+    return true;
+  const uint64_t deadline = imd_now_ns() + (uint64_t)(patience_ms < 0 ? 0 : patience_ms) * 1000000u;
+  struct pollfd events = {.fd = openat(cgroup->dir, "cgroup.events", O_RDONLY | O_CLOEXEC), .events = POLLPRI};
+  cleanup_fd int fd = events.fd;
+  char text[128];
+  /* What is read, and what changes after that wakes the poll. */
+  while (fd >= 0 && read_again(fd, text, sizeof text) > 0 && number_after(text, "populated") != 0) {
+    const uint64_t now = imd_now_ns();
+    if (patience_ms >= 0 && now >= deadline)
+      return false;
+    if (poll(&events, 1, patience_ms < 0 ? -1 : (int)((deadline - now) / 1000000u) + 1) < 0 && errno != EINTR)
+      return false;
+  }
+  return fd >= 0;
+}
+
+void cgroup_kill_exec(const struct cgroup *sandbox, uint64_t number)
+{
+  char name[24];
+  snprintf(name, sizeof name, "%" PRIu64, number);
+  cleanup_fd int dir = openat(sandbox->execs, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (dir >= 0)
+    imd_write_at(dir, "cgroup.kill", "1");
+}
+
+int cgroup_freeze(const struct cgroup *sandbox, bool on)
+{
+  return imd_write_at(sandbox->execs, "cgroup.freeze", on ? "1" : "0");
+}
+
+bool cgroup_is_frozen(const struct cgroup *sandbox)
+{
+  char text[128];
+  return imd_read_at(sandbox->execs, "cgroup.events", text, sizeof text) > 0 && number_after(text, "frozen") != 0;
+}
+
+int cgroup_frozen_events(const struct cgroup *sandbox)
+{
+  return openat(sandbox->execs, "cgroup.events", O_RDONLY | O_CLOEXEC);
+}
+
+void cgroup_measure_now(const struct cgroup *cgroup, uint64_t *memory, uint64_t *pids)
+{
+  char text[32];
+  *memory = *pids = 0;
+  if (cgroup->dir >= 0 && imd_read_at(cgroup->dir, "memory.current", text, sizeof text) > 0)
+    *memory = strtoull(text, NULL, 10);
+  if (cgroup->dir >= 0 && imd_read_at(cgroup->dir, "pids.current", text, sizeof text) > 0)
+    *pids = strtoull(text, NULL, 10);
 }
 
 uint64_t cgroup_cpu_ns(const struct cgroup *cgroup)
@@ -287,23 +403,52 @@ void cgroup_measure(const struct cgroup *cgroup, struct imd_outcome *outcome)
     measure_io(cgroup, outcome);
 }
 
+static void remove_by_name(int parent, const char *name)
+{
+  for (int tries = 0; unlinkat(parent, name, AT_REMOVEDIR) < 0; tries++) {
+    if (errno != EBUSY || tries == 200) {
+      if (errno != ENOENT)
+        imd_log("cgroup %s: %s", name, strerror(errno));
+      return;
+    }
+    nanosleep(&(struct timespec){.tv_nsec = 1000000 + 100000 * tries}, NULL);
+  }
+}
+
+/* What a sandbox's execs left where their wardens could not see to it, and the rest beneath it. */
+static void remove_execs(struct cgroup *cgroup)
+{
+  const int fd = openat(cgroup->execs, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *listing = fd < 0 ? NULL : fdopendir(fd);
+  if (!listing && fd >= 0)
+    close(fd);
+  for (const struct dirent *entry; listing && (entry = readdir(listing));)
+    if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
+      remove_by_name(cgroup->execs, entry->d_name);
+  if (listing)
+    closedir(listing);
+  imd_close(&cgroup->execs);
+  remove_by_name(cgroup->dir, "execs");
+  remove_by_name(cgroup->dir, "clerks");
+}
+
 void cgroup_remove(struct cgroup *cgroup)
 {
-  const bool made = cgroup->tenant >= 0 && cgroup->name[0] != '\0';
-  const bool kept = made && cgroup->dir >= 0 && (cgroup->controllers & IMD_CTL_MEMORY) &&
+  const bool made = cgroup->parent >= 0 && cgroup->name[0] != '\0';
+  if (cgroup->execs >= 0)
+    remove_execs(cgroup);
+  const bool counted = made && cgroup->dir >= 0 && (cgroup->controllers & IMD_CTL_MEMORY);
+  const bool kept = counted && cgroup->of != CGROUP_OF_EXEC &&
                     remains_keep(cgroup->dir, cgroup->tenant_name, cgroup->name);
   imd_close(&cgroup->cpu_stat);
   imd_close(&cgroup->pids_events);
   imd_close(&cgroup->dir);
   if (!made)
     return;
-  for (int tries = 0; !kept && unlinkat(cgroup->tenant, cgroup->name, AT_REMOVEDIR) < 0; tries++) {
-    if (errno != EBUSY || tries == 200) {
-      imd_log("cgroup %s: %s", cgroup->name, strerror(errno));
-      break;
-    }
-    nanosleep(&(struct timespec){.tv_nsec = 1000000 + 100000 * tries}, NULL);
-  }
+  if (!kept)
+    remove_by_name(cgroup->parent, cgroup->name);
+  if (counted && cgroup->of == CGROUP_OF_EXEC)
+    remains_trim(cgroup->parent);
   cgroup->name[0] = '\0';
-  imd_close(&cgroup->tenant);
+  imd_close(&cgroup->parent);
 }

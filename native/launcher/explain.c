@@ -426,9 +426,9 @@ static int set_filter(void)
   return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter);
 }
 
-int explain_stand_in_proc(void)
+int explain_stand_in_proc(int dir, const char *path)
 {
-  cleanup_fd int proc = open_tree(AT_FDCWD, "/proc", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+  cleanup_fd int proc = open_tree(dir, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
   return proc < 0 ? -1 : fchdir(proc);
 }
 
@@ -447,5 +447,8 @@ int explain_settle(struct explain_shared *shared, int leash)
   explain_path_settle();
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
   shared->cpu_before = (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
-  return set_filter();
+  if (set_filter() < 0)
+    return -1;
+  atomic_store(&shared->settled, 1);
+  return 0;
 }

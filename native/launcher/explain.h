@@ -3,7 +3,8 @@
  * named here. It decides nothing: every notification is answered as the base program says, CONTINUE or its errno.
  *
  * The sandbox's own PID 1 explains. The warden answers in its place what it has not answered within EXPLAIN_PATIENCE_MS,
- * so that neither a stopped PID 1 nor a file system that does not answer holds anybody up (docs/adr/0013).
+ * so that neither a stopped PID 1 nor a file system that does not answer holds anybody up (docs/adr/0013). One that could
+ * go on, and that the host gives no processor, has EXPLAIN_BUSY_MS.
  */
 #ifndef IMMURED_EXPLAIN_H
 #define IMMURED_EXPLAIN_H
@@ -25,7 +26,7 @@
 #define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
 #endif
 
-enum { EXPLAIN_PATIENCE_MS = 50, EXPLAIN_MAX_PROGRAM = 4096 };
+enum { EXPLAIN_PATIENCE_MS = 50, EXPLAIN_BUSY_MS = 2000, EXPLAIN_MAX_PROGRAM = 4096 };
 
 struct explain_record {
   uint32_t kind;                   /* enum imd_violation_kind */
@@ -44,6 +45,7 @@ struct explain_shared {
   /* The kernel puts a notification here. id 0: PID 1 has none in hand. Room for what later kernels may add. */
   union { struct seccomp_notif notif; char room[256]; } hand;
   uint64_t cpu_before;             /* ns of processor time that PID 1 had used before the run */
+  _Atomic uint32_t settled;        /* it has nothing left to do but to explain */
   _Atomic uint64_t answered;
   _Atomic uint32_t records;        /* how many of `record` are whole */
   _Atomic uint64_t count[IMD_VIOLATION_KINDS];
@@ -61,12 +63,12 @@ void explain_verdict(uint32_t action, struct seccomp_notif_resp *answer);
 /* --- in PID 1 ---------------------------------------------------------------------------------------------------- */
 
 /*
- * PID 1's setup, in three parts. While it is host root: its working directory becomes a /proc of the cell's that stands
- * by itself. While it is root of the cell: its file system ids become the payload's, so that it can resolve what the
+ * PID 1's setup, in three parts. While it is host root: its working directory becomes a /proc of the cell's (at `path` from
+ * `dir`) that stands by itself. While it is root of the cell: its file system ids become the payload's, so that it can resolve what the
  * payload can, and no more. With CAP_SYS_PTRACE left alone: `leash` becomes its only descriptor, 0, it dies with the
  * warden, and a filter lets it do what explaining takes.
  */
-int explain_stand_in_proc(void);
+int explain_stand_in_proc(int dir, const char *path);
 void explain_become_payload(void);
 int explain_settle(struct explain_shared *shared, int leash);
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -14,7 +15,7 @@
 #include <sys/time.h>
 #include <time.h>
 
-/* Twice in the time within which somebody answers: what is seen twice has waited for one of these at least. */
+/* Twice in the time within which somebody answers: what is seen twice has waited for one of these. */
 #define TICK_NS (EXPLAIN_PATIENCE_MS / 2 * 1000000ull)
 /* Of a run that is learned from, what PID 1 does not see is missing: it gets longer than a busy host makes it wait. */
 #define LEARN_TICK_NS 1000000000ull
@@ -149,8 +150,9 @@ int explain_watch_fd(const struct explain_watch *watch)
   return watch->tick == 0 || watch->stalled ? watch->listener : -1;
 }
 
-static void note(struct explain_watch *watch, uint64_t now)
+static void note(struct explain_watch *watch, uint64_t now, bool waits)
 {
+  watch->seen_waiting = waits;
   watch->seen_id = watch->shared->hand.notif.id;
   watch->seen_answered = watch->shared->answered;
   watch->tick = now + (watch->shared->learn ? LEARN_TICK_NS : TICK_NS);
@@ -166,33 +168,69 @@ void explain_watch_heard(struct explain_watch *watch, short events)
     watch->handed = true;
     watch->stalled = hand_over(watch->init, watch->listener, watch->log) < 0;
     imd_close(&watch->log);
-    note(watch, imd_now_ns());
+    note(watch, imd_now_ns(), true);
   } else if (watch->stalled && !has_moved(watch)) {
     serve(watch);
   } else {
     watch->stalled = false;
-    note(watch, imd_now_ns());
+    note(watch, imd_now_ns(), somebody_waits(watch));
   }
 }
 
-void explain_watch_look(struct explain_watch *watch, uint64_t now)
+/* What the kernel says of PID 1 (proc(5), the third field of stat); 0 where it says nothing. */
+static char state_of(const struct explain_watch *watch, int host_proc)
+{
+  char path[32], text[1024];
+  snprintf(path, sizeof path, "%d/stat", (int)watch->init_pid);
+  const char *name_end = imd_read_at(host_proc, path, text, sizeof text) < 0 ? NULL : strrchr(text, ')');
+  return name_end && name_end[1] == ' ' ? name_end[2] : '\0';
+}
+
+/*
+ * It could go on, and the host is too busy to let it: what it is asked it will answer, and name. One that sleeps waits for
+ * something of the payload's making (D and S, of a file system), or was stopped (T). What an explainer that was just made
+ * waits for before it has settled is the kernel's own.
+ */
+static bool lacks_processor(const struct explain_watch *watch, int host_proc)
+{
+  const char state = watch->init_pid > 0 ? state_of(watch, host_proc) : '\0';
+  return state == 'R' || (!atomic_load(&watch->shared->settled) && (state == 'D' || state == 'S'));
+}
+
+/* PID 1 has said so since supervise last listened: that call is answered by nobody. */
+static bool has_halted(const struct explain_watch *watch)
+{
+  char word;
+  return recv(watch->init, &word, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+}
+
+void explain_watch_look(struct explain_watch *watch, int host_proc, uint64_t now)
 {
   struct seccomp_notif held;
   memcpy(&held, &watch->shared->hand.notif, sizeof held);
   const bool moved = has_moved(watch);
-  const bool waits = somebody_waits(watch);
-  note(watch, now);
+  const bool waits = somebody_waits(watch), waited = watch->seen_waiting;
+  note(watch, now, waits);
   if (moved) {
     watch->stalled = false;
-  } else if (held.id != 0 || waits) {
-    if (held.id != 0 && !watch->stalled)
+    watch->busy_until = 0;
+  } else if (held.id == 0 && !waits) {
+    /* Idle, as far as can be seen: the next call is PID 1's again. */
+    watch->stalled = false;
+    watch->busy_until = 0;
+    watch->tick = 0;
+  } else if (watch->stalled) {
+    serve(watch);
+  } else if (held.id != 0 || waited) {
+    if (watch->busy_until == 0)
+      watch->busy_until = now + EXPLAIN_BUSY_MS * 1000000ull;
+    if ((now < watch->busy_until && lacks_processor(watch, host_proc)) || has_halted(watch))
+      return;
+    watch->busy_until = 0;
+    if (held.id != 0)
       answer(watch, &held);
     watch->stalled = true;
     serve(watch);
-  } else {
-    /* Idle, as far as can be seen: the next call is PID 1's again. */
-    watch->stalled = false;
-    watch->tick = 0;
   }
 }
 

@@ -22,6 +22,8 @@ struct explain_watch {
   size_t length;                   /* of the base program, in instructions; 0: the plan has no EXPLAIN */
   uint64_t tick;                   /* when to see whether PID 1 keeps up; 0: it is idle, the listener is watched */
   uint64_t seen_id, seen_answered; /* what it was at last time */
+  bool seen_waiting;               /* and whether a call waited to be taken */
+  uint64_t busy_until;             /* how long one that gets no processor is waited for; 0: it is not known to get none */
   bool handed;                     /* PID 1 has the listener */
   bool stalled;                    /* it does not: we answer at once */
   uint32_t unexplained, refused;   /* calls that we answered in its place, and refused of them */
@@ -40,8 +42,8 @@ int explain_watch_take(struct explain_watch *watch, int payload, int number, str
 int explain_watch_fd(const struct explain_watch *watch);
 void explain_watch_heard(struct explain_watch *watch, short events);
 
-/* At watch->tick, if it is not 0. */
-void explain_watch_look(struct explain_watch *watch, uint64_t now);
+/* At watch->tick, if it is not 0. `host_proc`: the host's /proc. */
+void explain_watch_look(struct explain_watch *watch, int host_proc, uint64_t now);
 
 /* PID 1's processor time for this run, ns; 0 where it explained nothing. */
 uint64_t explain_watch_cpu(const struct explain_watch *watch);

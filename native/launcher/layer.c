@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -47,7 +48,11 @@ static int dress_upper(int upper, int lower)
   return fchown(upper, uid, gid) < 0 || fchmod(upper, st.st_mode & 0777) < 0 ? -1 : 0;
 }
 
-static int make_overlay(int stage, uint64_t attributes)
+/* Topmost first. */
+#define LOWER "lower"
+#define SAVED_AND_LOWER "saved:lower"
+
+static int make_overlay(int stage, const char *lower, uint64_t attributes, const char *redirect)
 {
   cleanup_fd int context = fsopen("overlay", FSOPEN_CLOEXEC);
   cleanup_fd int before = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -55,11 +60,11 @@ static int make_overlay(int stage, uint64_t attributes)
     return -1;
   /* By name and from here: descriptors are taken from 6.13 on only. */
   int mount = -1;
-  if (fsconfig(context, FSCONFIG_SET_STRING, "lowerdir", "lower", 0) == 0 &&
+  if (fsconfig(context, FSCONFIG_SET_STRING, "lowerdir", lower, 0) == 0 &&
       fsconfig(context, FSCONFIG_SET_STRING, "upperdir", "upper", 0) == 0 &&
       fsconfig(context, FSCONFIG_SET_STRING, "workdir", "work", 0) == 0 &&
-      /* A directory is renamed as it would be without us, and a file that is touched is copied with what it holds. */
-      fsconfig(context, FSCONFIG_SET_STRING, "redirect_dir", "on", 0) == 0 &&
+      fsconfig(context, FSCONFIG_SET_STRING, "redirect_dir", redirect, 0) == 0 &&
+      /* A file that is touched is copied with what it holds. */
       fsconfig(context, FSCONFIG_SET_STRING, "metacopy", "off", 0) == 0)
     mount = vfs_finish(context, attributes);
   const int error = errno;
@@ -69,23 +74,72 @@ static int make_overlay(int stage, uint64_t attributes)
   return mount;
 }
 
+static int make_stage(uint64_t size, uint64_t inodes)
+{
+  cleanup_fd int stage = vfs_tmpfs(size, inodes, 0700, 0, 0, VFS_PLAIN);
+  return stage < 0 || mkdirat(stage, "lower", 0700) < 0 || mkdirat(stage, "upper", 0700) < 0 ||
+                 mkdirat(stage, "work", 0700) < 0
+             ? -1
+             : imd_take_fd(&stage);
+}
+
+static int lay(int stage, int lower, int saved, int target, const char *path, uint64_t attributes, const char *redirect,
+               int *made, struct imd_error *err)
+{
+  cleanup_fd int upper = openat(stage, "upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (upper < 0 || dress_upper(upper, lower) < 0)
+    return imd_fail(err, IMD_STAGE_LAYER, errno, "a layer over %s", path);
+  /* All must be mounted to be taken; the overlay then covers them, at the same place. */
+  if (vfs_attach(stage, target) < 0 || vfs_attach_at(lower, stage, "lower") < 0)
+    return imd_fail(err, IMD_STAGE_LAYER, errno, "a layer over %s", path);
+  if (saved >= 0 && (mkdirat(stage, "saved", 0700) < 0 || vfs_attach_at(saved, stage, "saved") < 0))
+    return imd_fail(err, IMD_STAGE_LAYER, errno, "what was saved of %s", path);
+  *made = make_overlay(stage, saved < 0 ? LOWER : SAVED_AND_LOWER, attributes, redirect);
+  if (*made < 0)
+    return imd_fail(err, IMD_STAGE_LAYER, errno, "a layer over %s (overlayfs over its file system)", path);
+  return vfs_attach(*made, stage) < 0 ? imd_fail(err, IMD_STAGE_LAYER, errno, "a layer over %s", path) : 0;
+}
+
 int layer_attach(const struct run *run, int lower, int target, const char *path, uint64_t attributes, int *made,
                  struct imd_error *err)
 {
   uint64_t size, inodes;
   share(run, &size, &inodes);
-  cleanup_fd int stage = vfs_tmpfs(size, inodes, 0700, 0, 0, VFS_PLAIN);
-  if (stage < 0 || mkdirat(stage, "lower", 0700) < 0 || mkdirat(stage, "upper", 0700) < 0 ||
-      mkdirat(stage, "work", 0700) < 0)
-    return imd_fail(err, IMD_STAGE_MOUNT, errno, "a layer over %s", path);
-  cleanup_fd int upper = openat(stage, "upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (upper < 0 || dress_upper(upper, lower) < 0)
-    return imd_fail(err, IMD_STAGE_MOUNT, errno, "a layer over %s", path);
-  /* Both must be mounted to be taken; the overlay then covers them, at the same place. */
-  if (vfs_attach(stage, target) < 0 || vfs_attach_at(lower, stage, "lower") < 0)
-    return imd_fail(err, IMD_STAGE_MOUNT, errno, "a layer over %s", path);
-  *made = make_overlay(stage, attributes);
-  if (*made < 0)
-    return imd_fail(err, IMD_STAGE_MOUNT, errno, "a layer over %s (overlayfs over its file system)", path);
-  return vfs_attach(*made, stage) < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "a layer over %s", path) : 0;
+  cleanup_fd int stage = make_stage(size, inodes);
+  if (stage < 0)
+    return imd_fail(err, IMD_STAGE_LAYER, errno, "a layer over %s", path);
+  /* A directory is renamed as it would be without us: what is learned from the run is what it would do. */
+  return lay(stage, lower, -1, target, path, attributes, "on", made, err);
+}
+
+int layer_prepare(struct places *places, const struct layer *layer, struct imd_error *err)
+{
+  cleanup_fd int stage = make_stage(layer->size, layer->inodes);
+  cleanup_fd int upper = stage < 0 ? -1 : openat(stage, "upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  cleanup_fd int work = stage < 0 ? -1 : openat(stage, "work", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  cleanup_fd int accepted = layer->source ? memfd_create("accepted", MFD_CLOEXEC) : -1;
+  const struct place place = {
+      .kind = PLACE_LAYER, .target = (char *)(uintptr_t)layer->target, .source = (char *)(uintptr_t)layer->source,
+      .root = upper, .lower = layer->lower, .saved = layer->saved, .work = work, .stage = stage, .accepted = accepted,
+      .device = layer->device, .inode = layer->inode, .attributes = layer->attributes};
+  if (upper < 0 || work < 0 || (layer->source && accepted < 0) || places_add(places, &place) < 0)
+    return imd_fail(err, IMD_STAGE_LAYER, errno, "a layer over %s", layer->target);
+  return 0;
+}
+
+int layer_lay(const struct place *place, int target, int *made, struct imd_error *err)
+{
+  /* Nothing in a layer is a path to follow: a directory that lay below is copied when it is moved (EXDEV, as everywhere
+     with containers), and a redirection, whoever wrote it there, leads nowhere. */
+  return lay(place->stage, place->lower, place->saved, target, place->target, place->attributes, "nofollow", made, err);
+}
+
+int layer_lay_again(const struct place *place, int *made, struct imd_error *err)
+{
+  if (dress_upper(place->root, place->lower) < 0)
+    return imd_fail(err, IMD_STAGE_LAYER, errno, "a layer over %s", place->target);
+  *made = make_overlay(place->stage, place->saved < 0 ? LOWER : SAVED_AND_LOWER, place->attributes, "nofollow");
+  return *made < 0 || vfs_attach(*made, place->stage) < 0
+             ? imd_fail(err, IMD_STAGE_LAYER, errno, "a layer over %s", place->target)
+             : 0;
 }

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "launcher.h"
 #include "options.h"
+#include "upgrade.h"
 #include "util.h"
 
 #include <fcntl.h>
@@ -11,7 +12,8 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-/* The daemon decides when this ends, by closing its socket; no signal but SIGKILL does. Wardens unblock them all. */
+/* The daemon decides when this ends, by closing its socket; signals do only where no daemon started it. Wardens unblock
+   them all. */
 static void settle_signals(void)
 {
   imd_reset_signals();             /* once for all that is forked from here on: the payloads too */
@@ -26,12 +28,14 @@ static void settle_descriptors(const struct imd_options *options)
   int fd;
   while ((fd = open("/dev/null", O_RDWR | O_CLOEXEC)) >= 0 && fd <= STDERR_FILENO)
     fcntl(fd, F_SETFD, 0);
-  int keep[] = {options->control_fd, options->outcome_fd, options->lock_fd};
+  if (options->state_fd >= 0)
+    return;                        /* the launcher that this was has passed on what is needed, and nothing else */
+  int keep[2 + IMD_MAX_LOCKS] = {options->control_fd, options->listen_fd};
+  memcpy(keep + 2, options->lock_fds, sizeof options->lock_fds);
   imd_close_others(keep, sizeof keep / sizeof keep[0]);
-  fcntl(options->control_fd, F_SETFD, FD_CLOEXEC);
-  fcntl(options->outcome_fd, F_SETFD, FD_CLOEXEC);
-  if (options->lock_fd >= 0)
-    fcntl(options->lock_fd, F_SETFD, FD_CLOEXEC);
+  for (size_t i = 0; i < sizeof keep / sizeof keep[0]; i++)
+    if (keep[i] >= 0)
+      fcntl(keep[i], F_SETFD, FD_CLOEXEC);
 }
 
 int main(int argc, char **argv)
@@ -40,6 +44,8 @@ int main(int argc, char **argv)
   prctl(PR_SET_NAME, "immured-launch");
   if (imd_options_parse(&options, argc, argv) < 0)
     return 2;
+  if (options.takes_over >= 0)
+    return imd_upgrade_takes_over((uint32_t)options.takes_over);
   if (geteuid() != 0) {
     imd_log("this needs root: start the daemon as root");
     return 2;

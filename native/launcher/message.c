@@ -53,6 +53,14 @@ int imd_send_packet(int socket, uint32_t type, uint64_t id, const struct iovec *
   return sent < 0 ? -1 : 0;
 }
 
+int imd_forward_packet(int socket, const void *packet, size_t size, const int *fds, uint32_t nfds, int flags)
+{
+  struct imd_header header;
+  memcpy(&header, packet, sizeof header);
+  const struct iovec body = {(char *)(uintptr_t)packet + sizeof header, size - sizeof header};
+  return imd_send_packet(socket, header.type, header.id, &body, body.iov_len > 0 ? 1 : 0, fds, nfds, flags);
+}
+
 int imd_send_message(int socket, uint32_t type, uint64_t id, const void *body, size_t size, int flags)
 {
   const struct iovec piece = {(void *)(uintptr_t)body, size};

@@ -17,8 +17,16 @@ enum {
 
 enum imd_w_message {
   IMD_W_PREPARE = 128,             /* launcher -> warden, id = run: struct imd_w_prepare, groups, the plan; descriptors */
+  IMD_W_CREATE,                    /* launcher -> warden, id = sandbox: as PREPARE; descriptors: the plan's memfd if any, the
+                                      record. From CREATED on the warden is the sandbox's keeper (keeper.h) */
+  IMD_W_ASK,                       /* launcher -> keeper, id = sandbox: struct imd_w_ask, uint32_t groups[]; the clerk's socket */
+  IMD_W_ALONE,                     /* launcher -> keeper, id = sandbox: the broker is gone, and what it does not keep ends
+                                      without a word */
+  IMD_W_AGAIN,                     /* launcher -> keeper, id = sandbox: there is a broker that is to hear KEPT */
   IMD_W_PARKED = 160,              /* warden -> launcher: this cell is ready for a run */
-  IMD_W_OVER,                      /* warden -> launcher, id = run: the broker has been told of its end */
+  IMD_W_OVER,                      /* warden or keeper -> launcher, id = run, exec or sandbox: the broker has been told of its
+                                      end */
+  IMD_W_CREATED,                   /* keeper -> launcher, id = sandbox: the broker has been told that it lives */
 
   IMD_P_PARK = 192,                /* launcher -> parker, id = cell: struct imd_p_park */
   IMD_P_CELL = 224,                /* parker -> launcher, id = cell: a warden was forked; its socket */
@@ -28,16 +36,26 @@ enum imd_w_message {
 /*
  * Then uint32_t groups[ngroups], NULs to a multiple of eight, then the plan (unless IMD_PLAN_IN_MEMFD: the first
  * descriptor, sealed). The payload's 0, 1 and 2 and the pipe of GO are always the last four descriptors. The launcher has
- * checked the plan with imd_plan_check. KILL, FAILED and EXITED are the broker's own, id = run.
+ * checked the plan with imd_plan_check. KILL, FAILED and EXITED are the broker's own, id = run. A keeper takes the broker's
+ * EXEC, SIGNAL, RESIZE, CLOSE_STDIN, FREEZE, EXTEND, MEASURE and KILL as they are.
  */
 struct imd_w_prepare { uint32_t uid, gid, ngroups, plan_length, flags, reserved; };
 
-enum { IMD_W_PREPARE_FDS = 4 };
+/* Whose connection it is that a clerk serves; uid UINT32_MAX: nobody's. */
+struct imd_w_ask { uint32_t uid, gid, ngroups, clerk; };
+
+enum { IMD_W_PREPARE_FDS = 4, IMD_W_CREATE_FDS = 1 };
 
 /* How many descriptors a PREPARE of these flags comes with. */
 static inline uint32_t imd_w_prepare_fds(uint32_t flags)
 {
   return IMD_W_PREPARE_FDS + !!(flags & IMD_PLAN_IN_MEMFD) + !!(flags & IMD_WITH_LOG);
+}
+
+/* And of an EXEC's, of enum imd_prepare_flag and enum imd_exec_flag. */
+static inline uint32_t imd_w_exec_fds(uint32_t flags)
+{
+  return imd_w_prepare_fds(flags) + (flags & IMD_EXEC_KEPT ? (uint32_t)IMD_KEPT_FDS : 0);
 }
 
 struct imd_p_park { uint32_t slot_base; uint32_t reserved; };
@@ -64,6 +82,9 @@ static inline size_t imd_w_plan_offset(uint32_t ngroups)
 /* A packet's pieces after its header; sets header.length. `flags` as for sendmsg. 0, or -1 with errno. */
 int imd_send_packet(int socket, uint32_t type, uint64_t id, const struct iovec *body, size_t pieces, const int *fds,
                     uint32_t nfds, int flags);
+
+/* A whole packet, as it came, with these descriptors. */
+int imd_forward_packet(int socket, const void *packet, size_t size, const int *fds, uint32_t nfds, int flags);
 
 /* The same with a body in one piece and no descriptors. */
 int imd_send_message(int socket, uint32_t type, uint64_t id, const void *body, size_t size, int flags);

@@ -6,6 +6,7 @@
 #include "layer.h"
 #include "plan.h"
 #include "protect.h"
+#include "restore.h"
 #include "util.h"
 #include "vfs.h"
 
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/fsuid.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -50,6 +52,117 @@ static int apply_rootfs(struct work *work, const struct imd_plan_step *step, str
   return view_change_root(&work->cell->view, source->mount, err);
 }
 
+static int apply_image(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
+{
+  struct view *view = &work->cell->view;
+  const struct source *source = find_source(work->sources, step->index);
+  const char *digest = imd_plan_string_at(step, 0, NULL);
+  if (!source || source->mount < 0)
+    return imd_fail(err, IMD_STAGE_OPEN, ENOENT, "%s", digest);
+  if (!(step->numbers[0] & IMD_IMAGE_LAYER))
+    return view_change_root(view, source->mount, err);
+  const struct place *place = places_find(&work->cell->places, "/");
+  cleanup_fd int target = place ? openat(view->root, ".", O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+  if (target < 0)
+    return imd_fail(err, IMD_STAGE_LAYER, errno, "%s", digest);
+  cleanup_fd int layer = -1;
+  if (layer_lay(place, target, &layer, err) < 0 || view_enter_root(view, layer, err) < 0)
+    return -1;
+  /* What a mount stands on may be made there, as in any file system of ours. */
+  if (view_own(view, layer) < 0)
+    return imd_fail(err, IMD_STAGE_LAYER, errno, "%s", digest);
+  return landlock_allow(work->cell->landlock, layer, true, "/", err);
+}
+
+/* mountinfo writes blanks, backslashes and newlines as three octal digits. */
+static void unescape(char *text)
+{
+  char *to = text;
+  for (const char *from = text; *from != '\0'; to++) {
+    if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] != '\0' && from[3] != '\0') {
+      *to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
+      from += 4;
+    } else {
+      *to = *from++;
+    }
+  }
+  *to = '\0';
+}
+
+/* Whether the plan puts something beneath `path`, for which a place must be made there. */
+static bool holds_grants(const struct run *run, const char *path)
+{
+  const size_t size = strlen(path);
+  struct imd_plan_cursor cursor = {.plan = run->plan};
+  for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
+    const uint32_t which = step.op == IMD_OP_BIND ? 1 : 0;
+    if (step.op != IMD_OP_BIND && step.op != IMD_OP_TMPFS && step.op != IMD_OP_FILE)
+      continue;
+    const char *target = imd_plan_string_at(&step, which, NULL);
+    if (strncmp(target, path, size) == 0 && target[size] == '/')
+      return true;
+  }
+  return false;
+}
+
+static int cover(const struct work *work, int place, const char *path)
+{
+  struct view *view = &work->cell->view;
+  struct stat st;
+  if (fstat(place, &st) < 0)
+    return -1;
+  if (!S_ISDIR(st.st_mode) || !holds_grants(work->run, path))
+    return view_cover(view, place, S_ISDIR(st.st_mode));
+  cleanup_fd int empty = vfs_tmpfs(1 << 20, 1024, 0755, 0, 0, VFS_PLAIN);
+  return empty < 0 || view_own(view, empty) < 0 || vfs_attach(empty, place) < 0 ? -1 : 0;
+}
+
+/* In a layer over `source`: where the host has a mount, and overlayfs shows what lies beneath it, nothing is. */
+static int cover_mounts(const struct work *work, int source, int layer, const char *path, struct imd_error *err)
+{
+  const struct cell *cell = work->cell;
+  struct statx about;
+  const int fd = openat(cell->config->host_proc, "self/mountinfo", O_RDONLY | O_CLOEXEC);
+  FILE *mounts = fd < 0 ? NULL : fdopen(fd, "r");
+  if (!mounts || statx(source, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &about) < 0) {
+    imd_fail(err, IMD_STAGE_LAYER, errno, "the mounts in %s", path);
+    if (mounts)
+      fclose(mounts);
+    else if (fd >= 0)
+      close(fd);
+    return -1;
+  }
+  cleanup_free char *line = NULL, *top = NULL;
+  size_t size = 0;
+  int result = 0;
+  /* In the order in which they were made, and so the source before what is mounted in it. */
+  while (result == 0 && getline(&line, &size, mounts) > 0) {
+    unsigned long long id, parent;
+    char *where = NULL;
+    if (sscanf(line, "%llu %llu %*s %*s %ms", &id, &parent, &where) == 3) {
+      unescape(where);
+      if (id == about.stx_mnt_id && !top) {
+        top = where;
+        continue;
+      }
+      const size_t length = top ? strlen(top) : 0;
+      if (parent == about.stx_mnt_id && (!top || strncmp(where, top, length) != 0 || where[length] != '/'))
+        result = imd_fail(err, IMD_STAGE_LAYER, EXDEV, "%s holds a mount of its own", path);
+      else if (parent == about.stx_mnt_id) {
+        cleanup_free char *inside = NULL;
+        cleanup_fd int place = vfs_open_beneath(layer, where + length + 1);
+        if (asprintf(&inside, "%s%s", strcmp(path, "/") == 0 ? "" : path, where + length) < 0)
+          result = imd_fail(err, IMD_STAGE_LAYER, ENOMEM, "a mount in %s", path);
+        else if (place < 0 ? errno != ENOENT && errno != ENOTDIR : cover(work, place, inside) < 0)
+          result = imd_fail(err, IMD_STAGE_LAYER, errno, "a mount in %s", path);
+      }
+    }
+    free(where);
+  }
+  fclose(mounts);
+  return result;
+}
+
 static int apply_bind(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
 {
   const struct source *source = find_source(work->sources, step->index);
@@ -64,7 +177,8 @@ static int apply_bind(struct work *work, const struct imd_plan_step *step, struc
   if ((step->numbers[0] & IMD_BIND_LAYER) && source->directory) {
     cleanup_fd int layer = -1;
     const uint64_t attributes = VFS_PLAIN | (step->numbers[0] & IMD_BIND_NOEXEC ? MOUNT_ATTR_NOEXEC : 0);
-    if (layer_attach(work->run, source->mount, target, path, attributes, &layer, err) < 0)
+    if (layer_attach(work->run, source->mount, target, path, attributes, &layer, err) < 0 ||
+        cover_mounts(work, source->mount, layer, path, err) < 0)
       return -1;
     return landlock_allow(work->cell->landlock, layer, true, path, err);
   }
@@ -72,6 +186,19 @@ static int apply_bind(struct work *work, const struct imd_plan_step *step, struc
     return -1;
   const bool write = step->numbers[0] & IMD_BIND_WRITE;
   return write ? landlock_allow(work->cell->landlock, source->mount, source->directory, path, err) : 0;
+}
+
+/* Its child made it bounded (storage.h), and mapped its owner to the payload. */
+static int apply_volume(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
+{
+  const struct source *source = find_source(work->sources, step->index);
+  const char *path = imd_plan_string_at(step, 1, NULL);
+  if (!source || source->mount < 0)
+    return imd_fail(err, IMD_STAGE_OPEN, ENOENT, "%s", path);
+  cleanup_fd int target = view_target(&work->cell->view, path, true, true, err);
+  if (target < 0 || attach(source->mount, target, path, err) < 0)
+    return -1;
+  return landlock_allow(work->cell->landlock, source->mount, true, path, err);
 }
 
 static int apply_tmpfs(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
@@ -94,6 +221,73 @@ static int apply_tmpfs(struct work *work, const struct imd_plan_step *step, stru
   if (attach(mount, target, path, err) < 0)
     return -1;
   return landlock_allow(work->cell->landlock, mount, true, path, err);
+}
+
+/* A tmpfs that was saved, below a layer: as many sandboxes as one likes begin with the same. */
+static int apply_restore(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
+{
+  const char *path = imd_plan_string_at(step, 1, NULL);
+  if (restore_is_into_layer(work->run, path))
+    return 0;
+  const struct place *place = places_find(&work->cell->places, path);
+  cleanup_fd int target = view_target(&work->cell->view, path, true, true, err);
+  if (target < 0)
+    return -1;
+  cleanup_fd int layer = -1;
+  if (!place)
+    return imd_fail(err, IMD_STAGE_LAYER, 0, "%s", path);
+  if (layer_lay(place, target, &layer, err) < 0)
+    return -1;
+  if (view_own(&work->cell->view, layer) < 0)
+    return imd_fail(err, IMD_STAGE_LAYER, errno, "%s", path);
+  return landlock_allow(work->cell->landlock, layer, true, path, err);
+}
+
+/* mountinfo of what is mounted in the tree at `place`, which overlayfs would not show: what lies beneath it instead. */
+static int holds_mounts(const struct cell *cell, int place, bool *holds)
+{
+  struct statx about;
+  char line[64];
+  const int fd = openat(cell->config->host_proc, "self/mountinfo", O_RDONLY | O_CLOEXEC);
+  FILE *mounts = fd < 0 ? NULL : fdopen(fd, "r");
+  if (!mounts || statx(place, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &about) < 0) {
+    const int error = errno;
+    if (mounts)
+      fclose(mounts);
+    else if (fd >= 0)
+      close(fd);
+    errno = error;
+    return -1;
+  }
+  *holds = false;
+  for (bool start = true; fgets(line, sizeof line, mounts); start = strchr(line, '\n') != NULL) {
+    unsigned long long parent;
+    if (start && sscanf(line, "%*u %llu", &parent) == 1)
+      *holds |= parent == about.stx_mnt_id;
+  }
+  fclose(mounts);
+  return 0;
+}
+
+static int apply_capture(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
+{
+  const struct source *source = find_source(work->sources, step->index);
+  const char *path = imd_plan_string_at(step, 1, NULL);
+  const struct place *place = places_find(&work->cell->places, path);
+  if (!source || source->mount < 0 || !place)
+    return imd_fail(err, IMD_STAGE_OPEN, ENOENT, "%s", path);
+  cleanup_fd int target = view_target(&work->cell->view, path, true, true, err);
+  if (target < 0)
+    return -1;
+  cleanup_fd int layer = -1;
+  if (layer_lay(place, target, &layer, err) < 0)
+    return -1;
+  bool holds;
+  if (holds_mounts(work->cell, source->mount, &holds) < 0)
+    return imd_fail(err, IMD_STAGE_LAYER, errno, "%s", path);
+  if (holds)
+    return imd_fail(err, IMD_STAGE_LAYER, EXDEV, "%s holds a mount of its own", imd_plan_string_at(step, 0, NULL));
+  return landlock_allow(work->cell->landlock, layer, true, path, err);
 }
 
 static int apply_hide(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
@@ -159,21 +353,6 @@ static int apply_file(struct work *work, const struct imd_plan_step *step, struc
 }
 
 /* --- what a caller's tree brought along -------------------------------------------------------------------------- */
-
-/* mountinfo writes blanks, backslashes and newlines as three octal digits. */
-static void unescape(char *text)
-{
-  char *to = text;
-  for (const char *from = text; *from != '\0'; to++) {
-    if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] != '\0' && from[3] != '\0') {
-      *to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
-      from += 4;
-    } else {
-      *to = *from++;
-    }
-  }
-  *to = '\0';
-}
 
 static bool is_kernel_type(const char *type)
 {
@@ -247,9 +426,12 @@ static int cover_kernel_mounts(const struct cell *cell, bool *found, struct imd_
 
 /* --- in order ---------------------------------------------------------------------------------------------------- */
 
-static int seal_root(const struct view *view, struct imd_error *err)
+static int seal_root(struct cell *cell, struct imd_error *err)
 {
+  const struct view *view = &cell->view;
   struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
+  if (places_find(&cell->places, "/"))
+    return 0;                      /* a layer, which is there to be written to */
   if (mount_setattr(view->root, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0 ||
       (view->own_etc >= 0 && mount_setattr(view->own_etc, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0))
     return imd_fail(err, IMD_STAGE_MOUNT, errno, "the root read-only");
@@ -260,12 +442,16 @@ static int apply_step(struct work *work, const struct imd_plan_step *step, struc
 {
   switch (step->op) {
   case IMD_OP_ROOTFS: return apply_rootfs(work, step, err);
+  case IMD_OP_IMAGE: return apply_image(work, step, err);
   case IMD_OP_BIND: return apply_bind(work, step, err);
+  case IMD_OP_VOLUME: return apply_volume(work, step, err);
   case IMD_OP_TMPFS: return apply_tmpfs(work, step, err);
+  case IMD_OP_CAPTURE: return apply_capture(work, step, err);
+  case IMD_OP_RESTORE: return apply_restore(work, step, err);
   case IMD_OP_HIDE: return apply_hide(work, step, err);
   case IMD_OP_PROTECT: return apply_protect(work, step, err);
   case IMD_OP_FILE: return apply_file(work, step, err);
-  case IMD_OP_SEAL_ROOT: return seal_root(&work->cell->view, err);
+  case IMD_OP_SEAL_ROOT: return seal_root(work->cell, err);
   default: return 0;
   }
 }
@@ -308,7 +494,8 @@ static int cover_all(void *argument, struct findings *findings, struct imd_error
 static const char *target_of(const struct imd_plan_step *step)
 {
   switch (step->op) {
-  case IMD_OP_BIND: return imd_plan_string_at(step, 1, NULL);
+  case IMD_OP_BIND:
+  case IMD_OP_VOLUME: return imd_plan_string_at(step, 1, NULL);
   case IMD_OP_TMPFS:
   case IMD_OP_HIDE:
   case IMD_OP_PROTECT:
@@ -321,7 +508,7 @@ static bool lies_in_source(const struct run *run, const struct imd_plan_step *la
 {
   struct imd_plan_cursor cursor = {.plan = run->plan};
   for (struct imd_plan_step step; imd_plan_next(&cursor, &step) && step.index < later->index;) {
-    if (step.op != IMD_OP_BIND)
+    if (step.op != IMD_OP_BIND && step.op != IMD_OP_CAPTURE)
       continue;
     const char *target = target_of(&step);
     const size_t size = strlen(target);
@@ -336,7 +523,8 @@ static bool walks_sources(const struct run *run)
 {
   struct imd_plan_cursor cursor = {.plan = run->plan};
   for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
-    if (step.op == IMD_OP_ROOTFS || (step.op == IMD_OP_BIND && (step.numbers[0] & IMD_BIND_LAYER)))
+    if (step.op == IMD_OP_ROOTFS || step.op == IMD_OP_CAPTURE ||
+        (step.op == IMD_OP_BIND && (step.numbers[0] & IMD_BIND_LAYER)))
       return true;
     const char *target = target_of(&step);
     if (target && lies_in_source(run, &step, target))
@@ -353,9 +541,137 @@ static int find_root(struct view *view, struct imd_error *err)
   return view->root < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "the cell's root") : 0;
 }
 
+/* --- places ------------------------------------------------------------------------------------------------------ */
+
+/* Who is captured is looked at, by what it is on the host: a change set goes there again. */
+static int name_capture(const struct imd_plan_step *step, const struct source *source, struct layer *layer,
+                        struct imd_error *err)
+{
+  struct statx about;
+  const char *path = imd_plan_string_at(step, 0, NULL);
+  if (!source->directory)
+    return imd_fail(err, IMD_STAGE_PATH_KIND, ENOTDIR, "%s", path);
+  if (statx(source->mount, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &about) < 0)
+    return imd_fail(err, IMD_STAGE_OPEN, errno, "%s", path);
+  layer->source = path;
+  layer->device = makedev(about.stx_dev_major, about.stx_dev_minor);
+  layer->inode = about.stx_ino;
+  return 0;
+}
+
+static int prepare_layer(struct cell *cell, const struct run *run, const struct sources *sources,
+                         const struct imd_plan_step *step, struct imd_error *err)
+{
+  const struct source *source = find_source(sources, step->index);
+  const bool image = step->op == IMD_OP_IMAGE;
+  if (!source || source->mount < 0)
+    return 0;
+  const struct source *saved = image ? restore_find(run, sources, "/") : NULL;
+  struct layer layer = {
+      .target = image ? "/" : imd_plan_string_at(step, 1, NULL), .lower = source->mount,
+      .saved = saved ? saved->mount : -1, .size = step->numbers[1], .inodes = step->numbers[2],
+      .attributes = VFS_PLAIN | (!image && (step->numbers[0] & IMD_BIND_NOEXEC) ? MOUNT_ATTR_NOEXEC : 0)};
+  if (step->op == IMD_OP_CAPTURE && name_capture(step, source, &layer, err) < 0)
+    return -1;
+  if (layer_prepare(&cell->places, &layer, err) < 0)
+    return -1;
+  if (!cell->places.relaying) {
+    _Atomic pid_t *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+      return imd_fail(err, IMD_STAGE_LAYER, errno, "%s", layer.target);
+    cell->places.relaying = shared;
+  }
+  if (step->op != IMD_OP_CAPTURE)
+    return 0;
+  return restore_into_layer(cell, run, sources, &cell->places.at[cell->places.count - 1], layer.size, layer.inodes, err);
+}
+
+/* The layers are made before anybody walks: what a child opens, we would not have. */
+static int prepare_layers(struct cell *cell, const struct run *run, const struct sources *sources, struct imd_error *err)
+{
+  struct imd_plan_cursor cursor = {.plan = run->plan};
+  for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
+    const bool makes = step.op == IMD_OP_CAPTURE || (step.op == IMD_OP_IMAGE && (step.numbers[0] & IMD_IMAGE_LAYER)) ||
+                       (step.op == IMD_OP_RESTORE && !restore_is_into_layer(run, imd_plan_string_at(&step, 1, NULL)));
+    err->step = step.index;
+    if (makes && prepare_layer(cell, run, sources, &step, err) < 0)
+      return -1;
+  }
+  err->step = UINT32_MAX;
+  return 0;
+}
+
+int mounts_count(const struct cell *cell, uint32_t *count)
+{
+  char buffer[4096];
+  cleanup_fd int table = openat(cell->config->host_proc, "self/mountinfo", O_RDONLY | O_CLOEXEC);
+  *count = 0;
+  for (ssize_t got = 1; got > 0;) {
+    got = table < 0 ? -1 : read(table, buffer, sizeof buffer);
+    if (got < 0)
+      return -1;
+    for (ssize_t i = 0; i < got; i++)
+      *count += buffer[i] == '\n';
+  }
+  return 0;
+}
+
+struct finder { struct cell *cell; const struct run *run; };
+
+/* The roots of the plan's own file systems, in its order. */
+static int find_tmpfs(void *argument, struct findings *findings, struct imd_error *err)
+{
+  const struct finder *finder = argument;
+  struct imd_plan_cursor cursor = {.plan = finder->run->plan};
+  for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
+    if (step.op != IMD_OP_TMPFS)
+      continue;
+    bool directory;
+    const char *path = imd_plan_string_at(&step, 0, NULL);
+    cleanup_fd int place = vfs_find(finder->cell->view.root, path, &directory);
+    const int root = place < 0 ? -1 : openat(place, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+      return imd_fail(err, IMD_STAGE_TARGET, errno, "%s", path);
+    if (findings->fds.count == IMD_MAX_FDS) {
+      close(root);
+      return imd_fail(err, IMD_STAGE_TARGET, E2BIG, "%s", path);
+    }
+    findings->fds.fd[findings->fds.count++] = root;
+  }
+  return 0;
+}
+
+static int keep_tmpfs(struct cell *cell, const struct run *run, bool walks, struct imd_error *err)
+{
+  struct finder finder = {cell, run};
+  struct findings findings = {.which = 0};
+  int result = walks ? guarded_call(cell, run, find_tmpfs, &finder, &findings, err) : find_tmpfs(&finder, &findings, err);
+  struct imd_plan_cursor cursor = {.plan = run->plan};
+  uint32_t found = 0;
+  for (struct imd_plan_step step; result == 0 && imd_plan_next(&cursor, &step);) {
+    if (step.op != IMD_OP_TMPFS || found == findings.fds.count)
+      continue;
+    const struct place place = {
+        .kind = PLACE_TMPFS, .target = (char *)(uintptr_t)imd_plan_string_at(&step, 0, NULL),
+        .root = findings.fds.fd[found++], .lower = -1, .saved = -1, .work = -1, .stage = -1, .accepted = -1};
+    if (places_add(&cell->places, &place) < 0)
+      result = imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", place.target);
+  }
+  imd_fds_close(&findings.fds);
+  return result;
+}
+
+static bool is_sandbox(const struct run *run)
+{
+  return ((const struct imd_plan *)run->plan)->kind == IMD_PLAN_SANDBOX;
+}
+
 int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_fds *held,
                  struct imd_error *err)
 {
+  held->count = 0;
+  if (prepare_layers(cell, run, sources, err) < 0)
+    return -1;
   struct work work = {.cell = cell, .run = run, .sources = sources};
   struct findings findings = {.which = 0};
   const bool walks = walks_sources(run);
@@ -368,6 +684,10 @@ int mounts_apply(struct cell *cell, const struct run *run, struct sources *sourc
     return -1;
   if (found && guarded_call(cell, run, cover_all, cell, NULL, err) < 0)
     return -1;
+  if (is_sandbox(run) && keep_tmpfs(cell, run, walks, err) < 0)
+    return -1;
+  if (cell->places.relaying && mounts_count(cell, &cell->places.mounts) < 0)
+    return imd_fail(err, IMD_STAGE_MOUNT, errno, "the cell's mounts");
   if (walks)
     cell->table = openat(cell->config->host_proc, "self/mountinfo", O_RDONLY | O_CLOEXEC);
   return walks && cell->table < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "the cell's mounts") : 0;

@@ -20,4 +20,7 @@
 int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_fds *held,
                  struct imd_error *err);
 
+/* How many mounts the cell has; the caller is in it. -1 with errno. */
+int mounts_count(const struct cell *cell, uint32_t *count);
+
 #endif

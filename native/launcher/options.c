@@ -10,34 +10,48 @@
 
 enum option_name {
   CONTROL_FD = 256,
-  OUTCOME_FD,
   SOCKET,
   SLOT_BASE,
   SLOT_COUNT,
   CGROUP,
   LOCK_FD,
+  LISTEN_FD,
+  CONTROL,
+  BROKER_UID,
+  ORPHAN_MS,
+  PROGRAM,
+  STATE_FD,
+  TAKES_OVER,
   POOL_MIN,
   POOL_MAX,
   MAX_CONNECTIONS,
   GRANT_READ,
   GRANT_WRITE,
   OPEN_TIMEOUT_MS,
+  STORAGE,
 };
 
 static const struct option names[] = {
     {"control-fd", required_argument, NULL, CONTROL_FD},
-    {"outcome-fd", required_argument, NULL, OUTCOME_FD},
     {"socket", required_argument, NULL, SOCKET},
     {"slot-base", required_argument, NULL, SLOT_BASE},
     {"slot-count", required_argument, NULL, SLOT_COUNT},
     {"cgroup", required_argument, NULL, CGROUP},
     {"lock-fd", required_argument, NULL, LOCK_FD},
+    {"listen-fd", required_argument, NULL, LISTEN_FD},
+    {"control", required_argument, NULL, CONTROL},
+    {"broker-uid", required_argument, NULL, BROKER_UID},
+    {"orphan-ms", required_argument, NULL, ORPHAN_MS},
+    {"program", required_argument, NULL, PROGRAM},
+    {"state-fd", required_argument, NULL, STATE_FD},
+    {"takes-over", required_argument, NULL, TAKES_OVER},
     {"pool-min", required_argument, NULL, POOL_MIN},
     {"pool-max", required_argument, NULL, POOL_MAX},
     {"max-connections", required_argument, NULL, MAX_CONNECTIONS},
     {"grant-read", required_argument, NULL, GRANT_READ},
     {"grant-write", required_argument, NULL, GRANT_WRITE},
     {"open-timeout-ms", required_argument, NULL, OPEN_TIMEOUT_MS},
+    {"storage", required_argument, NULL, STORAGE},
     {NULL, 0, NULL, 0},
 };
 
@@ -61,6 +75,14 @@ static int take_descriptor(const char *text, int *fd)
     return -1;
   *fd = (int)number;
   return 0;
+}
+
+static int take_lock(const char *text, int *locks)
+{
+  for (int i = 0; i < IMD_MAX_LOCKS; i++)
+    if (locks[i] < 0)
+      return take_descriptor(text, &locks[i]);
+  return -1;
 }
 
 static int take_count(const char *text, uint32_t least, uint32_t most, uint32_t *count)
@@ -88,10 +110,30 @@ static int take(struct imd_options *options, int name, char *text)
   switch (name) {
   case CONTROL_FD:
     return take_descriptor(text, &options->control_fd);
-  case OUTCOME_FD:
-    return take_descriptor(text, &options->outcome_fd);
+  case LISTEN_FD:
+    return take_descriptor(text, &options->listen_fd);
   case LOCK_FD:
-    return take_descriptor(text, &options->lock_fd);
+    return take_lock(text, options->lock_fds);
+  case CONTROL:
+    options->control = text;
+    return text[0] == '/' ? 0 : -1;
+  case BROKER_UID:
+    return take_count(text, 1, UINT32_MAX - 1, &options->broker_uid);
+  case PROGRAM:
+    options->program = text;
+    return text[0] == '/' ? 0 : -1;
+  case STATE_FD:
+    return take_descriptor(text, &options->state_fd);
+  case TAKES_OVER:
+    if (take_count(text, 0, UINT32_MAX, &number) < 0)
+      return -1;
+    options->takes_over = number;
+    return 0;
+  case ORPHAN_MS:
+    if (take_count(text, 0, 24 * 3600 * 1000, &number) < 0)
+      return -1;
+    options->orphan_ms = (int)number;
+    return 0;
   case SOCKET:
     options->socket = text;
     return text[0] == '/' ? 0 : -1;
@@ -114,6 +156,10 @@ static int take(struct imd_options *options, int name, char *text)
       return -1;
     options->open_timeout_ms = (int)number;
     return 0;
+  case STORAGE:
+    /* A keeper wipes its arguments, and asks for it later. */
+    options->storage = strdup(text);
+    return text[0] == '/' && options->storage ? 0 : -1;
   case GRANT_READ:
     return take_grant(text, options->grant_read);
   case GRANT_WRITE:
@@ -127,8 +173,12 @@ int imd_options_parse(struct imd_options *options, int argc, char **argv)
 {
   *options = (struct imd_options){
       .control_fd = -1,
-      .outcome_fd = -1,
-      .lock_fd = -1,
+      .lock_fds = {-1, -1, -1, -1},
+      .listen_fd = -1,
+      .state_fd = -1,
+      .takes_over = -1,
+      .words = argv,
+      .orphan_ms = 300 * 1000,
       .max_connections = 16384,
       .open_timeout_ms = 5000,
       .grant_read = calloc((size_t)argc + 1, sizeof(char *)),
@@ -151,9 +201,12 @@ int imd_options_parse(struct imd_options *options, int argc, char **argv)
     imd_log("unexpected argument: %s", argv[optind]);
     return -1;
   }
-  if (options->control_fd < 0 || options->outcome_fd < 0 || !options->socket || options->slot_base == 0 ||
+  if (options->takes_over >= 0)
+    return 0;
+  options->standing = options->control_fd < 0;
+  if ((options->standing && !options->control) || !options->socket || options->slot_base == 0 ||
       options->slot_count == 0) {
-    imd_log("--control-fd, --outcome-fd, --socket, --slot-base and --slot-count are needed: the daemon `immured` starts "
+    imd_log("--control-fd or --control, --socket, --slot-base and --slot-count are needed: the daemon `immured` starts "
             "this program");
     return -1;
   }

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "parker.h"
 #include "message.h"
+#include "options.h"
 #include "remains.h"
 #include "template.h"
 #include "util.h"
@@ -237,9 +238,10 @@ static void raise_oom_floor(int host_proc)
     imd_log("oom_score_adj: %s", strerror(errno));
 }
 
-_Noreturn static void become_parker(const struct warden_config *config, int lock_fd, int launcher)
+_Noreturn static void become_parker(const struct warden_config *config, const int *locks, int launcher)
 {
-  int keep[] = {config->host_proc, config->host_mounts, config->cgroup, config->outcomes, config->processors, lock_fd, launcher};
+  int keep[6 + IMD_MAX_LOCKS] = {config->host_proc, config->host_mounts, config->cgroup, config->outcomes, config->processors, launcher};
+  memcpy(keep + 6, locks, IMD_MAX_LOCKS * sizeof *locks);
   imd_close_others(keep, sizeof keep / sizeof keep[0]);
   prctl(PR_SET_NAME, "immured-parker");
   prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -259,7 +261,7 @@ _Noreturn static void become_parker(const struct warden_config *config, int lock
   serve(&parker);
 }
 
-int imd_parker_start(const struct warden_config *config, int lock_fd, pid_t *pid)
+int imd_parker_start(const struct warden_config *config, const int *locks, pid_t *pid)
 {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -268,6 +270,6 @@ int imd_parker_start(const struct warden_config *config, int lock_fd, pid_t *pid
   cleanup_fd int theirs = pair[1];
   *pid = fork();
   if (*pid == 0)
-    become_parker(config, lock_fd, theirs);
+    become_parker(config, locks, theirs);
   return *pid < 0 ? -1 : imd_take_fd(&ours);
 }

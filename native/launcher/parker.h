@@ -11,9 +11,9 @@
 
 /*
  * Forks the parker from a process that is still small and holds no plan. `config` is what every warden inherits, but
- * for slot_base and cell. The parker keeps `lock_fd` (-1: none) open until every warden is gone, also when the
- * launcher was killed. Returns the launcher's end of the SEQPACKET socket and the parker's pid, or -1 with errno.
+ * for slot_base and cell. The parker keeps `locks` (IMD_MAX_LOCKS; -1: none) open until every warden is gone, also
+ * when the launcher was killed. Returns the launcher's end of the SEQPACKET socket and the parker's pid, or -1 with errno.
  */
-int imd_parker_start(const struct warden_config *config, int lock_fd, pid_t *pid);
+int imd_parker_start(const struct warden_config *config, const int *locks, pid_t *pid);
 
 #endif

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "payload.h"
+#include "counts.h"
 #include "kernel.h"
 #include "landlock.h"
 #include "peer.h"
@@ -16,6 +17,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
@@ -28,7 +30,11 @@
 
 #define OOM_SCORE_ADJ "500"        /* before anything of the host's */
 #define DEFAULT_PATH "/usr/local/bin:/usr/bin:/bin"
-enum { GO = 3, CHANNEL = 4 };      /* the only descriptors beside 0, 1 and 2 until exec, and the listener */
+/*
+ * The only descriptors beside 0, 1 and 2 until exec, and the listener: high, so that the payload's bound on open files, which is on
+ * the number of each new one, leaves room for that; and below 64, where the kernel would have to make a larger table.
+ */
+enum { GO = 48, CHANNEL = 49, PINS = 50 };
 
 #define process_fail(err, ...) imd_fail((err), IMD_STAGE_PROCESS, errno, __VA_ARGS__)
 
@@ -37,9 +43,14 @@ struct program {
   const char *cwd;
   char **argv, **envp;
   const char *path;
+  bool pinned;                     /* the plan has a PIN: then its files, and what the last of them is given */
+  struct pins *pins;
+  char **pinned_argv;
+  uint32_t pin_step;
   struct sock_fprog filter;        /* the explained one, where the plan has one */
   bool explained;
-  uint32_t exec_step, filter_step;
+  const uint64_t *files;           /* operands of RLIMIT, for RLIMIT_NOFILE; NULL */
+  uint32_t exec_step, filter_step, files_step;
   bool exists;                     /* argv[0] is a path and something is there */
 };
 
@@ -54,6 +65,14 @@ static int lay_out(struct program *program, const struct run *run, struct imd_er
       program->filter.len = (unsigned short)(size / sizeof(struct sock_filter));
       program->filter_step = step.index;
       program->explained = step.op == IMD_OP_EXPLAIN;
+    }
+    if (step.op == IMD_OP_RLIMIT && step.numbers[0] == RLIMIT_NOFILE) {
+      program->files = step.numbers;
+      program->files_step = step.index;
+    }
+    if (step.op == IMD_OP_PIN) {
+      program->pinned = true;
+      program->pin_step = step.index;
     }
     if (step.op != IMD_OP_EXEC)
       continue;
@@ -131,6 +150,9 @@ static int take_step(const struct cell *cell, const struct run *run, const struc
 {
   switch (step->op) {
   case IMD_OP_RLIMIT:
+    /* On open files: ours come first. */
+    if (step->numbers[0] == RLIMIT_NOFILE)
+      return 0;
     return set_rlimit(step->numbers) < 0 ? process_fail(err, "rlimit %d", (int)step->numbers[0]) : 0;
   case IMD_OP_AFFINITY:
     return set_affinity(run) < 0 ? process_fail(err, "processors") : 0;
@@ -163,6 +185,8 @@ static int become_leader(const struct cell *cell, const struct run *run, struct 
   for (int i = 0; i < 3; i++)
     if (dup2(run->stdio[i], i) < 0)
       return process_fail(err, "descriptor %d", i);
+  if (run->terminal && ioctl(0, TIOCSCTTY, 0) < 0)
+    return imd_fail(err, IMD_STAGE_TERMINAL, errno, "the controlling terminal");
   return 0;
 }
 
@@ -173,6 +197,38 @@ static int set_filter(const struct program *program, struct birth *birth)
       program->explained ? SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV : 0;
   birth->listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program->filter);
   return birth->listener;
+}
+
+/* `read` is a call that no filter can deny. */
+static bool wait_for_word(int fd)
+{
+  char word;
+  ssize_t got;
+  do
+    got = read(fd, &word, 1);
+  while (got < 0 && errno == EINTR);
+  return got == 1;
+}
+
+static bool say(enum payload_word word)
+{
+  const char byte = (char)word;
+  return write(CHANNEL, &byte, 1) == 1;
+}
+
+/* Before the filter, so that it need not allow what this takes; and with every other wall. */
+static int pin(struct program *program, struct imd_error *err)
+{
+  if (pins_open(program->pins, PINS, program->argv[0], program->path, err) < 0) {
+    if (err->stage == IMD_STAGE_PIN)
+      err->step = program->pin_step;
+    return -1;
+  }
+  err->step = program->pin_step;
+  if (!say(PAYLOAD_PINS) || !wait_for_word(CHANNEL))
+    _exit(EXIT_FAILURE);
+  program->pinned_argv = pins_argv(program->pins, program->argv);
+  return program->pinned_argv ? pins_digest(program->pins, err) : process_fail(err, "the command");
 }
 
 static int prepare(const struct cell *cell, const struct run *run, struct program *program, struct birth *birth)
@@ -187,17 +243,24 @@ static int prepare(const struct cell *cell, const struct run *run, struct progra
       return -1;
   }
   err->step = program->exec_step;
+  const int channel = cell->explain.payload_channel == GO ? fcntl(GO, F_DUPFD_CLOEXEC, CHANNEL + 1)
+                                                          : cell->explain.payload_channel;
   if (run->go != GO && dup3(run->go, GO, O_CLOEXEC) < 0)
     return process_fail(err, "descriptors");
-  if (cell->explain.payload_channel != CHANNEL && dup3(cell->explain.payload_channel, CHANNEL, O_CLOEXEC) < 0)
+  if (channel != CHANNEL && dup3(channel, CHANNEL, O_CLOEXEC) < 0)
     return process_fail(err, "descriptors");
-  if (sys_close_range(CHANNEL + 1, ~0u) < 0)
+  if (sys_close_range(3, GO - 1) < 0 || sys_close_range(PINS, ~0u) < 0)
     return process_fail(err, "descriptors");
   if (chdir(program->cwd) < 0)
     return imd_fail(err, IMD_STAGE_CWD, errno, "%s", program->cwd);
+  if (program->pins && pin(program, err) < 0)
+    return -1;
   const char *name = program->argv[0];
   program->exists = strchr(name, '/') && faccessat(AT_FDCWD, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 
+  err->step = program->files_step;
+  if (program->files && set_rlimit(program->files) < 0)
+    return process_fail(err, "rlimit %d", (int)program->files[0]);
   err->step = program->filter_step;
   return set_filter(program, birth) < 0 ? process_fail(err, "the system call filter") : 0;
 }
@@ -233,17 +296,6 @@ _Noreturn static void give_up(struct birth *birth)
   _exit(EXIT_FAILURE);
 }
 
-/* `read` is a call that no filter can deny. */
-static bool wait_for_word(int fd)
-{
-  char word;
-  ssize_t got;
-  do
-    got = read(fd, &word, 1);
-  while (got < 0 && errno == EINTR);
-  return got == 1;
-}
-
 /* True once the intent is durable. */
 static bool wait_for_go(void)
 {
@@ -257,7 +309,7 @@ _Noreturn static void be_payload(const struct cell *cell, const struct run *run,
   if (prepare(cell, run, program, birth) < 0)
     give_up(birth);
   atomic_store(&birth->stage, BIRTH_WAITING);
-  if (program->explained && write(CHANNEL, "l", 1) != 1)
+  if ((program->explained || program->pins) && !say(PAYLOAD_READY))
     _exit(EXIT_FAILURE);
   /* Exec closes the listener: first the warden has to have it, as it does long before GO. */
   if (!wait_for_go() || (program->explained && !atomic_load(&birth->taken) && !wait_for_word(CHANNEL))) {
@@ -266,10 +318,17 @@ _Noreturn static void be_payload(const struct cell *cell, const struct run *run,
   }
   birth->started = imd_now_ns();
   atomic_store(&birth->stage, BIRTH_STARTED);
-  const int error = search_and_execute(program);
+  counts_started();
   birth->err.step = program->exec_step;
+  if (program->pins) {
+    pins_execute(program->pins, program->pinned_argv, program->envp, &birth->err);
+    counts_undone();
+    give_up(birth);
+  }
+  const int error = search_and_execute(program);
   imd_fail(&birth->err, IMD_STAGE_EXEC, error, error == ENOENT && program->exists ? "%s: its interpreter" : "%s",
            program->argv[0]);
+  counts_undone();
   give_up(birth);
 }
 
@@ -298,10 +357,19 @@ static int check_stdio(int fd, int number, const struct run *run, struct imd_err
   return 0;
 }
 
+struct birth *payload_birth(void)
+{
+  struct birth *birth = mmap(NULL, sizeof *birth, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (birth == MAP_FAILED)
+    return NULL;
+  birth->err = (struct imd_error)IMD_ERROR_INIT;
+  return birth;
+}
+
 int payload_start(struct payload *payload, const struct cell *cell, const struct cgroup *cgroup,
                   const struct run *run, struct imd_error *err)
 {
-  for (int i = 0; i < 3; i++)
+  for (int i = 0; i < 3 && !run->terminal; i++)
     if (check_stdio(run->stdio[i], i, run, err) < 0)
       return -1;
   struct stat st;
@@ -311,12 +379,12 @@ int payload_start(struct payload *payload, const struct cell *cell, const struct
   if (lay_out(&program, run, err) < 0)
     return -1;
   cleanup_free char **words = program.argv;
-
-  struct birth *birth = mmap(NULL, sizeof *birth, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (birth == MAP_FAILED)
+  if (program.pinned && !(program.pins = payload->pins = pins_make()))
     return process_fail(err, "memory");
-  birth->err = (struct imd_error)IMD_ERROR_INIT;
-  payload->birth = birth;
+
+  if (!payload->birth && !(payload->birth = payload_birth()))
+    return process_fail(err, "memory");
+  struct birth *birth = payload->birth;
   struct clone_args args = {
       .flags = CLONE_PIDFD | (cgroup->dir >= 0 ? CLONE_INTO_CGROUP : 0),
       .pidfd = (uintptr_t)&payload->pidfd,

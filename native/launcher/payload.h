@@ -5,6 +5,7 @@
 #include "cell.h"
 #include "cgroup.h"
 #include "error.h"
+#include "pin.h"
 #include "run.h"
 
 #include <stdatomic.h>
@@ -32,10 +33,14 @@ struct birth {
 struct payload {
   pid_t pid;
   int pidfd;
-  struct birth *birth;             /* NULL: no process was made */
+  struct birth *birth;             /* NULL: no process was made; an exec's keeper makes it beforehand, and looks at it too */
+  struct pins *pins;               /* of a plan with PIN; else NULL */
 };
 
-#define PAYLOAD_NONE {.pid = -1, .pidfd = -1, .birth = NULL}
+#define PAYLOAD_NONE {.pid = -1, .pidfd = -1, .birth = NULL, .pins = NULL}
+
+/* NULL with errno. */
+struct birth *payload_birth(void);
 
 /*
  * Makes the process, which takes every step of the plan but the last: born in its cgroup, with the payload's identity,
@@ -48,6 +53,12 @@ static inline enum birth_stage payload_stage(const struct payload *payload)
 {
   return payload->birth ? (enum birth_stage)atomic_load(&payload->birth->stage) : BIRTH_PREPARING;
 }
+
+/* What the payload's process says on cell->explain.payload_channel, and hears there. */
+enum payload_word {
+  PAYLOAD_PINS = 'p',              /* its pins are open; answered by the same word once they are classified */
+  PAYLOAD_READY = 'l',             /* it waits for GO; of an explained one its listener is there, and the answer is 't' */
+};
 
 /* Of a dead process that never started: why. */
 void payload_failure(const struct payload *payload, struct imd_error *err);

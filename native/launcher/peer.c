@@ -4,6 +4,7 @@
 #include "kernel.h"
 #include "message.h"
 #include "plan.h"
+#include "storage.h"
 #include "util.h"
 
 #include <fcntl.h>
@@ -38,10 +39,13 @@ struct answer {
   struct imd_error err;
 };
 
-struct request {                   /* one ROOTFS or BIND */
+struct request {                   /* one step with something to open */
   uint32_t step;
   uint64_t flags;
   const char *path;
+  struct imd_plan_step stored;     /* of the daemon's own storage; .op 0: a path */
+  const char *beneath;             /* no symbolic link may lead out of this directory; NULL: out of none */
+  bool captured;                   /* its owners must be told apart: written files are compared with it, or are its own */
 };
 
 struct idmap { uid_t uid; gid_t gid; bool groups; int fd; };
@@ -65,10 +69,22 @@ static bool next_request(struct imd_plan_cursor *cursor, struct request *request
 {
   struct imd_plan_step step;
   while (imd_plan_next(cursor, &step)) {
-    if (step.op != IMD_OP_ROOTFS && step.op != IMD_OP_BIND)
+    const bool stored = storage_is_source(step.op);
+    if (step.op != IMD_OP_ROOTFS && step.op != IMD_OP_BIND && step.op != IMD_OP_CAPTURE && !stored)
       continue;
-    *request = (struct request){step.index, step.op == IMD_OP_BIND ? step.numbers[0] : 0,
-                                imd_plan_string_at(&step, 0, NULL)};
+    *request = (struct request){.step = step.index, .path = imd_plan_string_at(&step, 0, NULL)};
+    if (step.op == IMD_OP_BIND)
+      request->flags = step.numbers[0];
+    if (step.op != IMD_OP_ROOTFS && !stored && (step.numbers[0] & IMD_BIND_BENEATH))
+      request->beneath = imd_plan_string_at(&step, 2, NULL);
+    /* As read; what may be executed there its layer says. */
+    request->captured = step.op == IMD_OP_CAPTURE;
+    if (stored) {
+      request->captured = true;
+      request->stored = step;
+      request->flags = IMD_BIND_GRANTED | (step.op == IMD_OP_VOLUME ? IMD_BIND_WRITE : 0) |
+                       (step.op == IMD_OP_IMAGE ? 0 : step.numbers[0] & IMD_BIND_NOEXEC);
+    }
     return true;
   }
   return false;
@@ -120,6 +136,15 @@ static const char *find_grant(char *const *grants, const char *path, const char 
   return best;
 }
 
+/* What `rest`, as far as `end` (NULL: all of it), names in `top`, by no way out of there. */
+static int open_within(int top, const char *rest, const char *end, const char *path, struct imd_error *err)
+{
+  cleanup_free char *name = end ? strndup(rest, (size_t)(end - rest)) : strdup(rest);
+  const int fd =
+      name ? sys_openat2(top, name, O_PATH | O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS) : -1;
+  return fd < 0 ? imd_fail(err, IMD_STAGE_OPEN, errno, "%s", path) : fd;
+}
+
 static int open_granted(const struct warden_config *config, const struct request *request, struct imd_error *err)
 {
   const char *rest = "";
@@ -131,14 +156,29 @@ static int open_granted(const struct warden_config *config, const struct request
   cleanup_fd int top = open(grant, O_PATH | O_CLOEXEC);
   if (top < 0)
     return imd_fail(err, IMD_STAGE_OPEN, errno, "%s", grant);
-  if (*rest == '\0')
-    return imd_take_fd(&top);
-  const int fd = sys_openat2(top, rest, O_PATH | O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS);
-  return fd < 0 ? imd_fail(err, IMD_STAGE_OPEN, errno, "%s", request->path) : fd;
+  /* From the grant to the directory, where that is the narrower, and from there on. */
+  if (request->beneath && strlen(request->beneath) > (size_t)(rest - request->path)) {
+    const int held = open_within(top, rest, request->path + strlen(request->beneath), request->path, err);
+    if (held < 0)
+      return -1;
+    imd_close(&top);
+    top = held;
+    rest = request->path + strlen(request->beneath);
+    rest += strspn(rest, "/");
+  }
+  return *rest == '\0' ? imd_take_fd(&top) : open_within(top, rest, NULL, request->path, err);
 }
 
 static int open_as_peer(const struct request *request, struct imd_error *err)
 {
+  if (request->beneath) {
+    cleanup_fd int top = sys_openat2(AT_FDCWD, request->beneath, O_PATH | O_CLOEXEC, 0, RESOLVE_NO_MAGICLINKS);
+    if (top < 0)
+      return imd_fail(err, IMD_STAGE_OPEN, errno, "%s", request->beneath);
+    const char *rest = request->path + strlen(request->beneath);
+    rest += strspn(rest, "/");
+    return *rest == '\0' ? imd_take_fd(&top) : open_within(top, rest, NULL, request->path, err);
+  }
   /* Magic links lead to what a process has open: here it would be our own. */
   const int fd = sys_openat2(AT_FDCWD, request->path, O_PATH | O_CLOEXEC, 0, RESOLVE_NO_MAGICLINKS);
   return fd < 0 ? imd_fail(err, IMD_STAGE_OPEN, errno, "%s", request->path) : fd;
@@ -199,9 +239,22 @@ static int copy_mount(int fd, bool granted, const struct request *request, struc
   return mount < 0 ? imd_fail(err, IMD_STAGE_MOUNT, error, "%s", request->path) : mount;
 }
 
+static int open_stored(const struct warden_config *config, const struct request *request, struct answer *answer)
+{
+  struct stored stored;
+  if (storage_open(config, &request->stored, &stored, &answer->err) < 0)
+    return -1;
+  answer->directory = true;
+  answer->uid = stored.uid;
+  answer->gid = stored.gid;
+  return stored.mount;
+}
+
 static int open_source(const struct warden_config *config, const struct run *run, const struct request *request,
                        struct answer *answer)
 {
+  if (request->stored.op != 0)
+    return open_stored(config, request, answer);
   const bool granted = request->flags & IMD_BIND_GRANTED, write = request->flags & IMD_BIND_WRITE;
   cleanup_fd int fd = granted ? open_granted(config, request, &answer->err) : open_as_peer(request, &answer->err);
   if (fd < 0) {
@@ -388,7 +441,7 @@ static int dress(int mount, const struct request *request, int idmap, struct imd
       return 0;
     if (!means_no_idmap(errno))
       return imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", request->path);
-    if (write)
+    if (write || request->captured)
       return imd_fail(err, IMD_STAGE_IDMAP, errno, "%s, or a mount in it", request->path);
     /* One mount in it that cannot: the top one may. Without, owners inside are nobody, and less can be read. */
     if (set_attributes(mount, 0, idmap, false) < 0 && !means_no_idmap(errno))
@@ -405,6 +458,9 @@ static int dress_source(const struct cell *cell, const struct run *run, struct i
   const bool granted = request->flags & IMD_BIND_GRANTED;
   const uid_t uid = granted ? answer->uid : run->peer.uid;
   const gid_t gid = granted ? answer->gid : run->peer.gid;
+  /* An image's owners are the cell's, one by one. */
+  if (request->stored.op == IMD_OP_IMAGE)
+    return dress(mount, request, cell->user_ns, err);
   /* What root owns and the operator grants is read as anybody may read it. */
   if (granted && uid == 0)
     return dress(mount, request, -1, err);

@@ -7,36 +7,50 @@
 
 enum { ANY_COUNT = UINT16_MAX, MAX_NAME = 64 };
 
+enum {
+  OF_RUN = 1 << IMD_PLAN_RUN, OF_SANDBOX = 1 << IMD_PLAN_SANDBOX, OF_EXEC = 1 << IMD_PLAN_EXEC,
+  MOUNTED = OF_RUN | OF_SANDBOX,
+  EXECUTED = OF_RUN | OF_EXEC,
+  ANY = OF_RUN | OF_SANDBOX | OF_EXEC,
+};
+
 struct rule {
   uint32_t op;
   uint16_t numbers, strings;
   bool repeats, required;
+  uint8_t kinds;                   /* of plan in which it may be, and must where it is required */
   const char *name;
 };
 
-/* In protocol.h's order; BIND to FILE share a rank, see rank_of. */
+/* In protocol.h's order; BIND to the last before SEAL_ROOT share a rank, see rank_of. */
 static const struct rule rules[] = {
-    {IMD_OP_DEADLINES, 3, 0, false, true, "DEADLINES"},
-    {IMD_OP_CGROUP, 5, 2, false, true, "CGROUP"},
-    {IMD_OP_COLLECT, 1, 1, true, false, "COLLECT"},
-    {IMD_OP_ROOTFS, 0, 1, false, false, "ROOTFS"},
-    {IMD_OP_BIND, 1, 2, true, false, "BIND"},
-    {IMD_OP_TMPFS, 4, 1, true, false, "TMPFS"},
-    {IMD_OP_HIDE, 0, 1, true, false, "HIDE"},
-    {IMD_OP_PROTECT, 1, 1, true, false, "PROTECT"},
-    {IMD_OP_FILE, 1, 2, true, false, "FILE"},
-    {IMD_OP_SEAL_ROOT, 0, 0, false, true, "SEAL_ROOT"},
-    {IMD_OP_LOOPBACK, 0, 0, false, false, "LOOPBACK"},
-    {IMD_OP_RLIMIT, 3, 0, true, false, "RLIMIT"},
-    {IMD_OP_AFFINITY, 2, 1, false, false, "AFFINITY"},
-    {IMD_OP_UMASK, 1, 0, false, false, "UMASK"},
-    {IMD_OP_IDENTITY, 2, 0, false, true, "IDENTITY"},
-    {IMD_OP_DROP_CAPABILITIES, 0, 0, false, true, "DROP_CAPABILITIES"},
-    {IMD_OP_NO_NEW_PRIVS, 0, 0, false, true, "NO_NEW_PRIVS"},
-    {IMD_OP_LANDLOCK, 2, 0, false, false, "LANDLOCK"},
-    {IMD_OP_SECCOMP, 0, 1, false, true, "SECCOMP"},
-    {IMD_OP_EXPLAIN, 1, 1, false, false, "EXPLAIN"},
-    {IMD_OP_EXEC, 1, ANY_COUNT, false, true, "EXEC"},
+    {IMD_OP_DEADLINES, 3, 0, false, true, ANY, "DEADLINES"},
+    {IMD_OP_CGROUP, 6, 2, false, true, ANY, "CGROUP"},
+    {IMD_OP_COLLECT, 1, 1, true, false, EXECUTED, "COLLECT"},
+    {IMD_OP_TERMINAL, 2, 0, false, false, OF_EXEC, "TERMINAL"},
+    {IMD_OP_ROOTFS, 0, 1, false, false, MOUNTED, "ROOTFS"},
+    {IMD_OP_IMAGE, 3, 1, false, false, MOUNTED, "IMAGE"},
+    {IMD_OP_BIND, 1, ANY_COUNT, true, false, MOUNTED, "BIND"},
+    {IMD_OP_TMPFS, 4, 1, true, false, MOUNTED, "TMPFS"},
+    {IMD_OP_HIDE, 0, 1, true, false, MOUNTED, "HIDE"},
+    {IMD_OP_PROTECT, 1, 1, true, false, MOUNTED, "PROTECT"},
+    {IMD_OP_FILE, 1, 2, true, false, MOUNTED, "FILE"},
+    {IMD_OP_CAPTURE, 3, ANY_COUNT, true, false, OF_SANDBOX, "CAPTURE"},
+    {IMD_OP_RESTORE, 3, 2, true, false, OF_SANDBOX, "RESTORE"},
+    {IMD_OP_VOLUME, 3, 2, true, false, MOUNTED, "VOLUME"},
+    {IMD_OP_SEAL_ROOT, 0, 0, false, true, MOUNTED, "SEAL_ROOT"},
+    {IMD_OP_LOOPBACK, 0, 0, false, false, MOUNTED, "LOOPBACK"},
+    {IMD_OP_RLIMIT, 3, 0, true, false, EXECUTED, "RLIMIT"},
+    {IMD_OP_AFFINITY, 2, 1, false, false, EXECUTED, "AFFINITY"},
+    {IMD_OP_UMASK, 1, 0, false, false, EXECUTED, "UMASK"},
+    {IMD_OP_IDENTITY, 2, 0, false, true, ANY, "IDENTITY"},
+    {IMD_OP_DROP_CAPABILITIES, 0, 0, false, true, EXECUTED, "DROP_CAPABILITIES"},
+    {IMD_OP_NO_NEW_PRIVS, 0, 0, false, true, EXECUTED, "NO_NEW_PRIVS"},
+    {IMD_OP_LANDLOCK, 2, 0, false, false, EXECUTED, "LANDLOCK"},
+    {IMD_OP_PIN, 0, 0, false, false, EXECUTED, "PIN"},
+    {IMD_OP_SECCOMP, 0, 1, false, true, EXECUTED, "SECCOMP"},
+    {IMD_OP_EXPLAIN, 1, 1, false, false, EXECUTED, "EXPLAIN"},
+    {IMD_OP_EXEC, 1, ANY_COUNT, false, true, EXECUTED, "EXEC"},
 };
 enum { RULES = sizeof rules / sizeof rules[0] };
 
@@ -57,9 +71,12 @@ static const struct rule *rule_of(uint32_t op)
   return NULL;
 }
 
+/* PIN's number is its latest neighbour's, and its place before the filter: nothing comes between that and EXEC. */
 static uint32_t rank_of(uint32_t op)
 {
-  return op >= IMD_OP_BIND && op <= IMD_OP_FILE ? (uint32_t)IMD_OP_BIND : op;
+  if (op == IMD_OP_PIN)
+    return 2 * IMD_OP_LANDLOCK + 1;
+  return 2 * (op >= IMD_OP_BIND && op < IMD_OP_SEAL_ROOT ? (uint32_t)IMD_OP_BIND : op);
 }
 
 /* What a string of this length takes in a plan, its length field included: 8-aligned, at least one NUL. */
@@ -225,7 +242,8 @@ static int check_cgroup(const struct imd_plan_step *step, struct imd_error *err)
   const uint64_t memory = step->numbers[0], pids = step->numbers[1], quota = step->numbers[2];
   const uint64_t period = step->numbers[3], io = step->numbers[4];
   if (check_at_most(memory, INT64_MAX, "memory_max", err) < 0 || check_at_most(pids, INT_MAX, "pids_max", err) < 0 ||
-      check_at_most(io, INT64_MAX, "io_bps", err) < 0)
+      check_at_most(io, INT64_MAX, "io_bps", err) < 0 ||
+      check_at_most(step->numbers[5], memory == 0 ? 0 : INT64_MAX, "swap_max", err) < 0)
     return -1;
   /* The kernel's own bounds: 1 ms to 1 s a period, at least 1 ms a quota. */
   if (quota != 0 && (check_within(period, 1000, 1000000, "cpu_period_us", err) < 0 ||
@@ -241,21 +259,45 @@ static int check_cgroup(const struct imd_plan_step *step, struct imd_error *err)
   return check_name(sandbox, length, "sandbox", err);
 }
 
+static bool lies_beneath(const char *path, const char *directory, size_t size)
+{
+  return size == 1 || (strncmp(path, directory, size) == 0 && (path[size] == '/' || path[size] == '\0'));
+}
+
+/* A source outside, a target inside; with BENEATH a directory, in its shortest form, by whose name the source begins. */
+static int check_pair(const struct imd_plan_step *step, const char *what, struct imd_error *err)
+{
+  const bool beneath = step->numbers[0] & IMD_BIND_BENEATH;
+  uint32_t length;
+  const char *cursor = step->strings;
+  if (step->string_count != 2 + beneath)
+    return refuse(err, "a bind of %u strings", step->string_count);
+  const char *source = imd_plan_string(&cursor, &length);
+  if (check_path(source, length, what, err) < 0)
+    return -1;
+  const char *target = imd_plan_string(&cursor, &length);
+  if (check_target(target, length, err) < 0)
+    return -1;
+  if (!beneath)
+    return 0;
+  const char *directory = imd_plan_string(&cursor, &length);
+  if (check_path(directory, length, "directory", err) < 0)
+    return -1;
+  if ((length > 1 && directory[length - 1] == '/') || !lies_beneath(source, directory, length))
+    return refuse(err, "%s does not lie beneath %.100s", what, directory);
+  return 0;
+}
+
 static int check_bind(const struct imd_plan_step *step, struct imd_error *err)
 {
-  const uint64_t known = IMD_BIND_WRITE | IMD_BIND_NOEXEC | IMD_BIND_OPTIONAL | IMD_BIND_GRANTED | IMD_BIND_LAYER;
+  const uint64_t known = IMD_BIND_WRITE | IMD_BIND_NOEXEC | IMD_BIND_OPTIONAL | IMD_BIND_GRANTED | IMD_BIND_LAYER |
+                         IMD_BIND_BENEATH;
   if (step->numbers[0] & ~known)
     return refuse(err, "unknown flags: %#llx", (unsigned long long)(step->numbers[0] & ~known));
   if ((step->numbers[0] & IMD_BIND_LAYER) && (step->numbers[0] & (IMD_BIND_WRITE | IMD_BIND_GRANTED)))
     return refuse(err, "a layer that is written through, or is the operator's");
 
-  uint32_t length;
-  const char *cursor = step->strings;
-  const char *source = imd_plan_string(&cursor, &length);
-  if (check_path(source, length, "source", err) < 0)
-    return -1;
-  const char *target = imd_plan_string(&cursor, &length);
-  return check_target(target, length, err);
+  return check_pair(step, "source", err);
 }
 
 static int check_tmpfs(const struct imd_plan_step *step, struct imd_error *err)
@@ -340,7 +382,72 @@ static int check_exec(const struct imd_plan_step *step, struct imd_error *err)
   return 0;
 }
 
-static int check_meaning(const struct imd_plan_step *step, struct imd_error *err)
+/* A sandbox's wall time is its time to live; it has no first process whose cpu time or forks could end it. */
+static int check_deadlines(const uint64_t *numbers, uint32_t kind, struct imd_error *err)
+{
+  const bool lives = kind == IMD_PLAN_SANDBOX;
+  if (check_within(numbers[0], lives ? 1 : 0, INT64_MAX, "wall_ns", err) < 0 ||
+      check_at_most(numbers[1], lives ? 0 : INT64_MAX, "cpu_ns", err) < 0)
+    return -1;
+  return check_at_most(numbers[2], lives ? 0 : 1, "kill_on_pids", err);
+}
+
+static int check_terminal(const uint64_t *numbers, struct imd_error *err)
+{
+  return check_within(numbers[0], 1, UINT16_MAX, "rows", err) < 0
+             ? -1 : check_within(numbers[1], 1, UINT16_MAX, "columns", err);
+}
+
+/* Of a layer: to a file system, 0 means no bound. */
+static int check_layer(const uint64_t *numbers, uint64_t flags, struct imd_error *err)
+{
+  if (numbers[0] & ~flags)
+    return refuse(err, "unknown flags: %#llx", (unsigned long long)(numbers[0] & ~flags));
+  return check_within(numbers[1], 1, INT64_MAX, "size", err) < 0 ? -1
+                                                                 : check_within(numbers[2], 1, INT64_MAX, "inodes", err);
+}
+
+static int check_capture(const struct imd_plan_step *step, struct imd_error *err)
+{
+  return check_layer(step->numbers, IMD_BIND_NOEXEC | IMD_BIND_BENEATH, err) < 0 ? -1 : check_pair(step, "source", err);
+}
+
+/* Something of the daemon's own, by `parts` names between slashes (storage.h), and its place inside. */
+static int check_stored(const struct imd_plan_step *step, uint64_t flags, uint32_t parts, struct imd_error *err)
+{
+  uint32_t length;
+  const char *cursor = step->strings;
+  const char *name = imd_plan_string(&cursor, &length);
+  if (check_text(name, length, "name", err) < 0)
+    return -1;
+  for (const char *at = name; parts > 0; parts--) {
+    char part[MAX_NAME + 2];
+    const size_t size = strcspn(at, "/");
+    if (size > MAX_NAME || at[size] != (parts > 1 ? '/' : '\0'))
+      return refuse(err, "not the name of anything kept: %.200s", name);
+    memcpy(part, at, size);
+    part[size] = '\0';
+    if (check_name(part, (uint32_t)size, "part of a name", err) < 0)
+      return -1;
+    at += size + 1;
+  }
+  const char *target = imd_plan_string(&cursor, &length);
+  /* What was saved of a root that is a layer goes there again. */
+  if (step->op == IMD_OP_RESTORE && length == 1 && target[0] == '/')
+    return check_layer(step->numbers, flags, err);
+  return check_target(target, length, err) < 0 ? -1 : check_layer(step->numbers, flags, err);
+}
+
+static int check_image(const uint64_t *numbers, const char *digest, uint32_t length, struct imd_error *err)
+{
+  if (length != MAX_NAME || strspn(digest, "0123456789abcdef") != length)
+    return refuse(err, "an image is named by 64 hex digits");
+  if (!(numbers[0] & IMD_IMAGE_LAYER) && (numbers[1] != 0 || numbers[2] != 0))
+    return refuse(err, "the size of a layer that is not there");
+  return numbers[0] == 0 ? 0 : check_layer(numbers, IMD_IMAGE_LAYER, err);
+}
+
+static int check_meaning(const struct imd_plan_step *step, uint32_t kind, struct imd_error *err)
 {
   const uint64_t *numbers = step->numbers;
   uint32_t length = 0;
@@ -348,18 +455,25 @@ static int check_meaning(const struct imd_plan_step *step, struct imd_error *err
 
   switch (step->op) {
   case IMD_OP_DEADLINES:
-    if (check_at_most(numbers[0], INT64_MAX, "wall_ns", err) < 0 ||
-        check_at_most(numbers[1], INT64_MAX, "cpu_ns", err) < 0)
-      return -1;
-    return check_at_most(numbers[2], 1, "kill_on_pids", err);
+    return check_deadlines(numbers, kind, err);
   case IMD_OP_CGROUP:
     return check_cgroup(step, err);
   case IMD_OP_COLLECT:
     if (check_at_most(numbers[0], INT64_MAX, "max_bytes", err) < 0)
       return -1;
     return check_path(string, length, "path", err);
+  case IMD_OP_TERMINAL:
+    return check_terminal(numbers, err);
+  case IMD_OP_CAPTURE:
+    return check_capture(step, err);
+  case IMD_OP_RESTORE:
+    return check_stored(step, IMD_BIND_NOEXEC | IMD_BIND_GRANTED, 3, err);
+  case IMD_OP_VOLUME:
+    return check_stored(step, IMD_BIND_NOEXEC, 2, err);
   case IMD_OP_ROOTFS:
     return check_path(string, length, "source", err);
+  case IMD_OP_IMAGE:
+    return check_image(numbers, string, length, err);
   case IMD_OP_BIND:
     return check_bind(step, err);
   case IMD_OP_TMPFS:
@@ -414,18 +528,21 @@ static int check_header(const struct imd_plan *plan, size_t length, struct imd_e
     return refuse(err, "%zu bytes are no plan", length);
   if (plan->magic != IMD_PLAN_MAGIC || plan->version != IMD_PROTOCOL_VERSION)
     return refuse(err, "not a plan of version %d", IMD_PROTOCOL_VERSION);
+  if (plan->kind > IMD_PLAN_EXEC)
+    return refuse(err, "a plan of kind %u", plan->kind);
   if (plan->length != length)
     return refuse(err, "the plan says that it has %u bytes, and has %zu", plan->length, length);
   return check_at_most(plan->steps, IMD_MAX_STEPS, "steps", err);
 }
 
-static int check_landlock(const bool *seen, uint64_t flags, struct imd_error *err)
+/* An exec's network is its sandbox's, of which its plan does not tell: exec.c sees to that. */
+static int check_landlock(const bool *seen, uint32_t kind, uint64_t flags, struct imd_error *err)
 {
-  if (landlock_rung == 0)
+  if (landlock_rung == 0 || kind == IMD_PLAN_SANDBOX)
     return 0;
   if (!seen[rule_of(IMD_OP_LANDLOCK) - rules])
     return refuse(err, "LANDLOCK is missing");
-  if (!seen[rule_of(IMD_OP_LOOPBACK) - rules] && !(flags & IMD_LANDLOCK_NO_NETWORK))
+  if (kind == IMD_PLAN_RUN && !seen[rule_of(IMD_OP_LOOPBACK) - rules] && !(flags & IMD_LANDLOCK_NO_NETWORK))
     return refuse(err, "LANDLOCK without LOOPBACK leaves the network open");
   return 0;
 }
@@ -437,6 +554,7 @@ int imd_plan_check(const void *plan, size_t length, struct imd_error *err)
   if (check_header(head, length, err) < 0)
     return -1;
 
+  const uint32_t of = 1u << head->kind;
   bool seen[RULES] = {false};
   uint64_t landlock_flags = 0;
   uint32_t rank = 0, collects = 0;
@@ -453,6 +571,8 @@ int imd_plan_check(const void *plan, size_t length, struct imd_error *err)
     const struct rule *rule = rule_of(step.op);
     if (!rule)
       return refuse(err, "unknown operation %u", step.op);
+    if (!(rule->kinds & of))
+      return refuse(err, "%s is nothing for a plan of kind %u", rule->name, head->kind);
     if (rank_of(step.op) < rank)
       return refuse(err, "%s is out of order", rule->name);
     if (seen[rule - rules] && !rule->repeats)
@@ -462,7 +582,7 @@ int imd_plan_check(const void *plan, size_t length, struct imd_error *err)
       return refuse(err, "%s with %u numbers and %u strings", rule->name, step.number_count, step.string_count);
     if (step.op == IMD_OP_COLLECT && ++collects > IMD_MAX_COLLECT)
       return refuse(err, "more than %d files to collect", IMD_MAX_COLLECT);
-    if (check_meaning(&step, err) < 0)
+    if (check_meaning(&step, head->kind, err) < 0)
       return -1;
     seen[rule - rules] = true;
     if (step.op == IMD_OP_LANDLOCK)
@@ -474,7 +594,16 @@ int imd_plan_check(const void *plan, size_t length, struct imd_error *err)
   if (end != length)
     return refuse(err, "%zu bytes after the last step", length - end);
   for (size_t i = 0; i < RULES; i++)
-    if (rules[i].required && !seen[i])
+    if (rules[i].required && (rules[i].kinds & of) && !seen[i])
       return refuse(err, "%s is missing", rules[i].name);
-  return check_landlock(seen, landlock_flags, err);
+  if (seen[rule_of(IMD_OP_ROOTFS) - rules] && seen[rule_of(IMD_OP_IMAGE) - rules])
+    return refuse(err, "two roots: ROOTFS and IMAGE");
+  return check_landlock(seen, head->kind, landlock_flags, err);
+}
+
+int imd_plan_is(const void *plan, uint32_t kind, struct imd_error *err)
+{
+  const struct imd_plan *head = plan;
+  err->step = UINT32_MAX;
+  return head->kind == kind ? 0 : refuse(err, "a plan of kind %u, where one of kind %u belongs", head->kind, kind);
 }

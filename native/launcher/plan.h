@@ -17,15 +17,19 @@ enum { IMD_MAX_FILTER = 4096, IMD_FILTER_INSTRUCTION = 8 };
 
 /*
  * `plan` is 8-aligned and stays unchanged while it is used. 0 when every rule of protocol.h holds: magic, version and
- * lengths; known operations in their order, the required ones present, none twice that may not be; counts of numbers
- * and strings; bounds of every number; NUL padding; paths absolute, without `..`, without NUL, below PATH_MAX; names
- * of tenants and sandboxes; the filter's length; argv and environment. -1 with stage IMD_STAGE_PLAN, the step and why.
+ * lengths; of its kind, whichever, known operations in their order, the required ones present, none twice that may not be;
+ * counts of numbers and strings; bounds of every number; NUL padding; paths absolute, without `..`, without NUL, below
+ * PATH_MAX; names of tenants, sandboxes and execs; the filter's length; argv and environment. -1 with stage
+ * IMD_STAGE_PLAN, the step and why.
  */
 int imd_plan_check(const void *plan, size_t length, struct imd_error *err);
 
+/* Of a checked plan: that it is of this kind (enum imd_plan_kind). */
+int imd_plan_is(const void *plan, uint32_t kind, struct imd_error *err);
+
 /*
- * Once, before any plan: what landlock_rung answered. From then on a plan without LANDLOCK, or with it on another rung,
- * is refused; without this, or with 0, one with it is.
+ * Once, before any plan: what landlock_rung answered. From then on a plan (but a sandbox's) without LANDLOCK, or with it
+ * on another rung, is refused; without this, or with 0, one with it is.
  */
 void imd_plan_require_landlock(uint32_t rung);
 

@@ -76,6 +76,42 @@ void imd_pool_close_all(struct imd_pool *pool)
       imd_pool_close(pool, &pool->cells[slot]);
 }
 
+void imd_pool_close_parked(struct imd_pool *pool)
+{
+  while (!TAILQ_EMPTY(&pool->parked_cells))
+    imd_pool_close(pool, TAILQ_FIRST(&pool->parked_cells));
+  pool->low_water = 0;
+}
+
+int imd_pool_restore(struct imd_pool *pool, uint32_t slot, uint64_t number, uint32_t state, uint32_t generation,
+                     int socket)
+{
+  struct imd_cell *cell = &pool->cells[slot];
+  struct epoll_event event = {.events = EPOLLIN, .data.u64 = slot};
+  if (cell->state != IMD_CELL_FREE || number % pool->slots != slot || state == IMD_CELL_PARKING ||
+      state == IMD_CELL_PARKED || state > IMD_CELL_RETIRED)
+    return -1;
+  cell->number = number;
+  if (state == IMD_CELL_FREE)
+    return 0;
+  leave(pool, cell, state);
+  if (state == IMD_CELL_RETIRED)
+    pool->busy--;
+  cell->generation = generation;
+  cell->socket = socket;
+  return socket < 0 ? 0 : epoll_ctl(pool->epoll, EPOLL_CTL_ADD, socket, &event);
+}
+
+bool imd_pool_has(const struct imd_pool *pool, uint32_t generation)
+{
+  for (uint32_t slot = 0; slot < pool->slots; slot++) {
+    const struct imd_cell *cell = &pool->cells[slot];
+    if (cell->generation == generation && cell->state != IMD_CELL_FREE && cell->state != IMD_CELL_RETIRED)
+      return true;
+  }
+  return false;
+}
+
 static void grow(struct imd_pool *pool)
 {
   if (pool->target >= pool->max)
@@ -154,6 +190,7 @@ int imd_pool_tend(struct imd_pool *pool, uint32_t waiting, bool engaged)
     if (imd_send_message(pool->parker, IMD_P_PARK, cell->number, &request, sizeof request, MSG_DONTWAIT) < 0)
       return errno == EAGAIN ? 0 : -1;
     leave(pool, cell, IMD_CELL_PARKING);
+    cell->generation = pool->generation;
     pool->parking++;
   }
   return 0;

@@ -28,6 +28,7 @@ struct imd_cell {
   enum imd_cell_state state;
   uint64_t number;                 /* of the cell, never used twice; modulo the slots, its slot */
   int socket;                      /* to the warden, -1: none */
+  uint32_t generation;             /* of the parker that made it */
   struct imd_run *run;             /* the run that it has, until that is reported */
 };
 TAILQ_HEAD(imd_cells, imd_cell);
@@ -42,6 +43,7 @@ struct imd_pool {
   struct imd_cells free_cells;     /* first in, first out: a range of ids rests for as long as it can */
   struct imd_cells parked_cells;   /* last in, first out: warm */
   int parker;                      /* SEQPACKET */
+  uint32_t generation;             /* which it is */
   int epoll;                       /* wardens' sockets are watched here, as their slot */
 
   uint64_t put_off;                /* ns: refill then at the latest, for the sake of a run in hand; 0: not put off */
@@ -84,5 +86,13 @@ void imd_pool_failed(struct imd_pool *pool, const struct imd_error *failure);
 /* Ends the warden by closing its socket; it kills its cell. */
 void imd_pool_close(struct imd_pool *pool, struct imd_cell *cell);
 void imd_pool_close_all(struct imd_pool *pool);
+void imd_pool_close_parked(struct imd_pool *pool);
+
+/* A cell as another launcher had it (upgrade.h), in a pool that is new. It does not park. -1: no such slot is free. */
+int imd_pool_restore(struct imd_pool *pool, uint32_t slot, uint64_t number, uint32_t state, uint32_t generation,
+                     int socket);
+
+/* Whether a cell is left that the parker of this generation made. */
+bool imd_pool_has(const struct imd_pool *pool, uint32_t generation);
 
 #endif

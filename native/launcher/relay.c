@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "relay.h"
 #include "plan.h"
+#include "relay_run.h"
 #include "util.h"
 
 #include <fcntl.h>
@@ -14,40 +15,14 @@
 enum {
   MAX_WAITING = 4096,
   MAX_WAITING_BYTES = 64 << 20,
-  NAME_SPACE = 65,                 /* of a tenant or sandbox, with its NUL; plan.c */
+  KEEPER_BUFFER = 4 << 20,         /* bytes that a keeper may leave unread: execs come faster than it forks */
 };
 
-enum run_state {
-  RUN_WAITING,                     /* for a cell */
-  RUN_GIVEN,                       /* to its warden, which has not said that it is over */
-  RUN_OVER,                        /* the broker knows; its warden is not gone yet */
-};
-
-struct imd_run {
-  struct imd_node node;            /* key: the broker's number */
-  TAILQ_ENTRY(imd_run) link;       /* among those that wait */
-  enum run_state state;
-  bool kill_sent;
-  struct imd_cell *cell;           /* NULL while it waits */
-  char *letter;                    /* IMD_W_PREPARE's body, while it waits */
-  size_t letter_size;
-  struct imd_fds fds;              /* the plan's, 0, 1, 2 and GO's, while it waits */
-  char tenant[NAME_SPACE], sandbox[NAME_SPACE];
-};
-
-/* The plan in place: in the packet, or mapped. */
-struct placed_plan {
-  const void *bytes;
-  size_t length;
-  void *mapping;                   /* NULL: none */
-};
-
-static void unmap(const struct placed_plan *plan)
+void imd_plan_unmap(const struct imd_placed_plan *plan)
 {
   if (plan->mapping)
     munmap(plan->mapping, plan->length);
 }
-#define cleanup_plan __attribute__((cleanup(unmap)))
 
 static void forget_letter(struct imd_run *run)
 {
@@ -67,12 +42,20 @@ static void stop_waiting(struct imd_launcher *launcher, struct imd_run *run)
   forget_letter(run);
 }
 
+/* The broker knows of its end, or nobody is there to know. */
+static void forget(struct imd_launcher *launcher, struct imd_run *run)
+{
+  imd_table_remove(&launcher->runs, &run->node);
+  if (run->kind == IMD_PLAN_SANDBOX)
+    launcher->sandboxes--;
+}
+
 /* Tells the broker that a run without a cell is over. */
 static void fail_waiting(struct imd_launcher *launcher, struct imd_run *run, const struct imd_error *error)
 {
   stop_waiting(launcher, run);
   imd_outbox_fail(&launcher->outbox, run->node.key, error);
-  imd_table_remove(&launcher->runs, &run->node);
+  forget(launcher, run);
   free(run);
 }
 
@@ -87,13 +70,13 @@ void imd_run_forget_waiting(struct imd_launcher *launcher)
   while (!TAILQ_EMPTY(&launcher->waiting)) {
     struct imd_run *run = TAILQ_FIRST(&launcher->waiting);
     stop_waiting(launcher, run);
-    imd_table_remove(&launcher->runs, &run->node);
+    forget(launcher, run);
     free(run);
   }
 }
 
 /* Nobody may change a plan after it was checked. */
-static int map_plan(int memfd, struct placed_plan *plan, struct imd_error *err)
+static int map_plan(int memfd, struct imd_placed_plan *plan, struct imd_error *err)
 {
   const int needed = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW;
   const int seals = fcntl(memfd, F_GET_SEALS);
@@ -111,22 +94,24 @@ static int map_plan(int memfd, struct placed_plan *plan, struct imd_error *err)
   return 0;
 }
 
-static int place_plan(const char *packet, size_t length, const struct imd_prepare *prepare, const struct imd_fds *fds,
-                      struct placed_plan *plan, struct imd_error *err)
+int imd_plan_place(const struct imd_plan_letter *letter, const struct imd_fds *fds, struct imd_placed_plan *plan,
+                   struct imd_error *err)
 {
-  const size_t head = sizeof(struct imd_header) + sizeof *prepare;
-  const bool in_memfd = prepare->flags & IMD_PLAN_IN_MEMFD;
-  if (prepare->flags & ~(uint32_t)(IMD_PLAN_IN_MEMFD | IMD_OURS_0 | IMD_OURS_1 | IMD_OURS_2 | IMD_WITH_LOG))
-    return imd_fail(err, IMD_STAGE_PLAN, 0, "unknown flags %#x", prepare->flags);
-  if (fds->count != imd_w_prepare_fds(prepare->flags))
+  const bool in_memfd = letter->flags & IMD_PLAN_IN_MEMFD;
+  if (letter->flags & ~letter->known)
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "unknown flags %#x", letter->flags);
+  if (fds->count != letter->wanted)
     return imd_fail(err, IMD_STAGE_PLAN, 0, "%u descriptors came with the plan", fds->count);
-  if (length - head != (in_memfd ? 0 : prepare->plan_length))
-    return imd_fail(err, IMD_STAGE_PLAN, 0, "a plan of %u bytes in %zu", prepare->plan_length, length - head);
-  plan->length = prepare->plan_length;
-  if (in_memfd)
-    return map_plan(fds->fd[0], plan, err);
-  plan->bytes = packet + head;
-  return 0;
+  if (letter->length - letter->head != (in_memfd ? 0 : letter->plan_length))
+    return imd_fail(err, IMD_STAGE_PLAN, 0, "a plan of %u bytes in %zu", letter->plan_length,
+                    letter->length - letter->head);
+  plan->length = letter->plan_length;
+  plan->bytes = letter->packet + letter->head;
+  if (in_memfd && map_plan(fds->fd[0], plan, err) < 0)
+    return -1;
+  if (imd_plan_check(plan->bytes, plan->length, err) < 0)
+    return -1;
+  return imd_plan_is(plan->bytes, letter->kind, err);
 }
 
 /* Whose cgroup to clear if the warden cannot; `plan` is checked, so both names fit. */
@@ -146,8 +131,11 @@ static bool hand_over(struct imd_launcher *launcher, struct imd_run *run, const 
 {
   struct imd_cell *cell;
   while ((cell = imd_pool_take(&launcher->pool, run))) {
-    if (imd_send_packet(cell->socket, IMD_W_PREPARE, run->node.key, body, pieces, fds->fd, fds->count,
-                        MSG_DONTWAIT) == 0) {
+    const bool lives = run->kind == IMD_PLAN_SANDBOX;
+    if (lives)
+      setsockopt(cell->socket, SOL_SOCKET, SO_SNDBUFFORCE, &(int){KEEPER_BUFFER}, sizeof(int));
+    if (imd_send_packet(cell->socket, lives ? IMD_W_CREATE : IMD_W_PREPARE, run->node.key, body, pieces, fds->fd,
+                        fds->count, MSG_DONTWAIT) == 0) {
       run->cell = cell;
       run->state = RUN_GIVEN;
       return true;
@@ -181,15 +169,33 @@ static int wait_for_cell(struct imd_launcher *launcher, struct imd_run *run, con
   return 0;
 }
 
-static int start(struct imd_launcher *launcher, uint64_t id, const struct imd_prepare *prepare,
-                 const struct placed_plan *plan, struct imd_fds *fds, struct imd_error *err)
+/* A plan may name what only the caller can open: then there must be one. */
+static int needs_nobody(const void *plan, struct imd_error *err)
+{
+  struct imd_plan_cursor cursor = {.plan = plan};
+  for (struct imd_plan_step step; imd_plan_next(&cursor, &step);)
+    if (step.op == IMD_OP_ROOTFS || step.op == IMD_OP_CAPTURE ||
+        (step.op == IMD_OP_BIND && !(step.numbers[0] & IMD_BIND_GRANTED)))
+      return imd_fail(err, IMD_STAGE_PLAN, 0, "step %u names a caller's path, and there is no connection", step.index);
+  return 0;
+}
+
+static int start(struct imd_launcher *launcher, uint64_t id, const struct imd_prepare *prepare, uint32_t kind,
+                 const struct imd_placed_plan *plan, struct imd_fds *fds, struct imd_error *err)
 {
   static const char nothing[8];
+  /* Of the ids that the kernel shows for every id that it cannot: nobody's files are these. */
+  static const struct imd_peer nobody = {.uid = 65534, .gid = 65534};
   const struct imd_peer *peer = imd_listener_peer(&launcher->listener, prepare->connection);
+  if (!peer && kind == IMD_PLAN_SANDBOX && prepare->connection == 0) {
+    if (needs_nobody(plan->bytes, err) < 0)
+      return -1;
+    peer = &nobody;
+  }
   if (!peer)
     return imd_fail(err, IMD_STAGE_PLAN, 0, "unknown connection %llu", (unsigned long long)prepare->connection);
-  if (imd_plan_check(plan->bytes, plan->length, err) < 0)
-    return -1;
+  if (kind == IMD_PLAN_SANDBOX && launcher->sandboxes >= IMD_MAX_SANDBOXES)
+    return imd_fail(err, IMD_STAGE_CELL, EAGAIN, "%u sandboxes live", launcher->sandboxes);
 
   struct imd_w_prepare head = {.uid = peer->uid,
                                .gid = peer->gid,
@@ -207,12 +213,16 @@ static int start(struct imd_launcher *launcher, uint64_t id, const struct imd_pr
 
   struct imd_run *run = imd_allocate(sizeof *run);
   run->node.key = id;
+  run->kind = kind;
+  TAILQ_INIT(&run->execs);
   note_names(run, plan->bytes);
   if (!hand_over(launcher, run, body, 4, fds) && wait_for_cell(launcher, run, body, 4, fds, err) < 0) {
     free(run);
     return -1;
   }
   imd_table_insert(&launcher->runs, &run->node);
+  if (kind == IMD_PLAN_SANDBOX)
+    launcher->sandboxes++;
   return 0;
 }
 
@@ -220,22 +230,41 @@ int imd_run_prepare(struct imd_launcher *launcher, const char *packet, size_t le
 {
   struct imd_header header;
   struct imd_prepare prepare;
-  if (length < sizeof header + sizeof prepare) {
-    imd_log("a PREPARE of %zu bytes", length);
-    return -1;
-  }
   memcpy(&header, packet, sizeof header);
-  memcpy(&prepare, packet + sizeof header, sizeof prepare);
-  if (imd_table_find(&launcher->runs, header.id)) {
-    imd_log("a PREPARE for run %llu, which is not over", (unsigned long long)header.id);
+  const bool lives = header.type == IMD_CREATE;
+  if (length < sizeof header + sizeof prepare) {
+    imd_log("a message %u of %zu bytes", header.type, length);
     return -1;
   }
+  memcpy(&prepare, packet + sizeof header, sizeof prepare);
+  if (imd_number_is_used(launcher, header.id))
+    return -1;
   struct imd_error error = IMD_ERROR_INIT;
-  cleanup_plan struct placed_plan plan = {.bytes = NULL};
-  if (place_plan(packet, length, &prepare, fds, &plan, &error) < 0 ||
-      start(launcher, header.id, &prepare, &plan, fds, &error) < 0)
+  cleanup_plan struct imd_placed_plan plan = {.bytes = NULL};
+  const struct imd_plan_letter letter = {
+      .packet = packet,
+      .length = length,
+      .head = sizeof header + sizeof prepare,
+      .plan_length = prepare.plan_length,
+      .flags = prepare.flags,
+      .known = lives ? IMD_PLAN_IN_MEMFD
+                     : IMD_PLAN_IN_MEMFD | IMD_OURS_0 | IMD_OURS_1 | IMD_OURS_2 | IMD_WITH_LOG,
+      .wanted = lives ? (uint32_t)IMD_W_CREATE_FDS + !!(prepare.flags & IMD_PLAN_IN_MEMFD)
+                      : imd_w_prepare_fds(prepare.flags),
+      .kind = lives ? IMD_PLAN_SANDBOX : IMD_PLAN_RUN,
+  };
+  if (imd_plan_place(&letter, fds, &plan, &error) < 0 ||
+      start(launcher, header.id, &prepare, letter.kind, &plan, fds, &error) < 0)
     imd_outbox_fail(&launcher->outbox, header.id, &error);
   return 0;
+}
+
+bool imd_number_is_used(const struct imd_launcher *launcher, uint64_t number)
+{
+  if (!imd_table_find(&launcher->runs, number) && !imd_table_find(&launcher->execs, number))
+    return false;
+  imd_log("the number %llu is somebody's who is not over", (unsigned long long)number);
+  return true;
 }
 
 void imd_run_serve_waiting(struct imd_launcher *launcher)
@@ -249,13 +278,12 @@ void imd_run_serve_waiting(struct imd_launcher *launcher)
   }
 }
 
-/* A warden that has ended may have said how the run did: that is still to be read. One that takes no more is ended. */
-static void tell_warden(struct imd_launcher *launcher, struct imd_run *run, uint32_t type, const void *body,
-                        size_t size)
+void imd_run_tell(struct imd_launcher *launcher, struct imd_run *run, uint32_t type, uint64_t id, const void *body,
+                  size_t size)
 {
   struct imd_cell *cell = run->cell;
-  if (cell->socket >= 0 && imd_send_message(cell->socket, type, run->node.key, body, size, MSG_DONTWAIT) < 0 &&
-      errno != EPIPE && errno != ECONNRESET)
+  if (cell->socket >= 0 && imd_send_message(cell->socket, type, id, body, size, MSG_DONTWAIT) < 0 && errno != EPIPE &&
+      errno != ECONNRESET)
     imd_pool_close(&launcher->pool, cell);
 }
 
@@ -271,14 +299,14 @@ int imd_run_kill(struct imd_launcher *launcher, const char *packet, size_t lengt
   memcpy(&kill, packet + sizeof header, sizeof kill);
   struct imd_run *run = (struct imd_run *)imd_table_find(&launcher->runs, header.id);
   if (!run)
-    return 0;
+    return imd_exec_kill(launcher, packet, length);
   if (run->state == RUN_WAITING) {
     struct imd_error error = IMD_ERROR_INIT;
     imd_fail(&error, IMD_STAGE_KILLED, 0, "killed while it waited for a cell");
     fail_waiting(launcher, run, &error);
   } else if (!run->kill_sent) {
     run->kill_sent = true;
-    tell_warden(launcher, run, IMD_KILL, &kill, sizeof kill);
+    imd_run_tell(launcher, run, IMD_KILL, header.id, &kill, sizeof kill);
   }
   return 0;
 }
@@ -286,7 +314,7 @@ int imd_run_kill(struct imd_launcher *launcher, const char *packet, size_t lengt
 /* The broker knows the end; the run stays with its cell until the warden is gone. */
 static void end(struct imd_launcher *launcher, struct imd_run *run)
 {
-  imd_table_remove(&launcher->runs, &run->node);
+  forget(launcher, run);
   run->state = RUN_OVER;
 }
 
@@ -319,8 +347,14 @@ static bool take_from_warden(struct imd_launcher *launcher, struct imd_cell *cel
     return header.type == IMD_W_PARKED || header.type == IMD_FAILED;
   }
   struct imd_run *run = cell->run;
-  if (!run || run->state != RUN_GIVEN || header.id != run->node.key || header.type != IMD_W_OVER)
+  if (!run || run->state != RUN_GIVEN)
     return false;
+  if (header.type == IMD_W_CREATED && run->kind == IMD_PLAN_SANDBOX && header.id == run->node.key)
+    return true;
+  if (header.type != IMD_W_OVER)
+    return false;
+  if (header.id != run->node.key)
+    return imd_exec_over(launcher, run, header.id);
   end(launcher, run);
   imd_pool_close(&launcher->pool, cell);
   return true;
@@ -346,28 +380,29 @@ bool imd_run_warden_spoke(struct imd_launcher *launcher, struct imd_cell *cell)
   return false;
 }
 
-static void report_lost(struct imd_launcher *launcher, const struct imd_run *run, const struct imd_p_gone *gone)
+static void say_lost(const struct imd_p_gone *gone, struct imd_error *error)
 {
-  struct imd_error error = IMD_ERROR_INIT;
   if (WIFSIGNALED(gone->status))
-    imd_fail(&error, IMD_STAGE_LOST, 0, "the cell's warden was killed by signal %d", WTERMSIG(gone->status));
+    imd_fail(error, IMD_STAGE_LOST, 0, "the cell's warden was killed by signal %d", WTERMSIG(gone->status));
   else
-    imd_fail(&error, IMD_STAGE_LOST, 0, "the cell's warden ended with status %d", WEXITSTATUS(gone->status));
-  imd_outbox_fail(&launcher->outbox, run->node.key, &error);
+    imd_fail(error, IMD_STAGE_LOST, 0, "the cell's warden ended with status %d", WEXITSTATUS(gone->status));
 }
 
 void imd_run_warden_gone(struct imd_launcher *launcher, struct imd_run *run, const struct imd_p_gone *gone)
 {
+  struct imd_error error = IMD_ERROR_INIT;
   if (!run)
     return;
   if (gone->status != 0)
     imd_subtree_end_run(&launcher->subtree, run->tenant, run->sandbox);
-  if (run->state != RUN_OVER && launcher->stopping) {
-    imd_table_remove(&launcher->runs, &run->node);
-  } else if (run->state != RUN_OVER) {
-    imd_log("run %llu lost its warden (wait status %#x)", (unsigned long long)run->node.key, (unsigned)gone->status);
-    report_lost(launcher, run, gone);
-    imd_table_remove(&launcher->runs, &run->node);
+  say_lost(gone, &error);
+  imd_execs_lost(launcher, run, &error);
+  if (run->state != RUN_OVER) {
+    if (!launcher->stopping && launcher->broker >= 0) {
+      imd_log("run %llu lost its warden (wait status %#x)", (unsigned long long)run->node.key, (unsigned)gone->status);
+      imd_outbox_fail(&launcher->outbox, run->node.key, &error);
+    }
+    forget(launcher, run);
   }
   free(run);
 }

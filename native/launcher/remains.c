@@ -14,6 +14,7 @@ enum {
   PLACES = 32,
   TRIES = 20,                      /* to empty one; what is dirty is written first, and that takes its time */
   TRY_NS = 10000000,
+  MANY_DYING = 64,
 };
 
 /* A warden that dies while it has one loses that place, and nothing else: no lock is held. */
@@ -69,6 +70,13 @@ static void empty(int dir, uint64_t bytes)
       return;
     bytes = cached(dir);
   }
+}
+
+void remains_trim(int dir)
+{
+  char text[256];
+  if (imd_read_at(dir, "cgroup.stat", text, sizeof text) > 0 && number_of(text, "nr_dying_descendants ") > MANY_DYING)
+    empty(dir, cached(dir));
 }
 
 static void end(const char *path)

@@ -22,4 +22,7 @@ void remains_open(int subtree);
  */
 bool remains_keep(int dir, const char *tenant, const char *name);
 
+/* `dir` has cgroups of execs beneath it: where many removed ones are still held by files in the page cache, they are emptied. */
+void remains_trim(int dir);
+
 #endif

@@ -21,6 +21,8 @@ struct run {
   int launcher;                    /* its end hung up, or a kill, ends every wait */
   int stdio[3];                    /* the payload's 0, 1 and 2 until it has them; -1 then */
   int go;                          /* the pipe of GO, likewise */
+  bool terminal;                   /* stdio is one, which becomes the payload's controlling terminal */
+  struct live *live;               /* of an exec: live.h; of a run NULL */
   int log;                         /* of a run that is learned from, until its explainer has it; else -1 */
   uint32_t ours;                   /* enum imd_prepare_flag: which of them are pipes of the broker's own */
   bool over;                       /* the payload is dead: a kill comes too late */
@@ -34,5 +36,7 @@ struct run {
   uid_t uid;                       /* and as the host counts them */
   gid_t gid;
 };
+
+#define RUN_NONE(socket) {.launcher = (socket), .stdio = {-1, -1, -1}, .go = -1, .log = -1}
 
 #endif

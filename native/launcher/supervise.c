@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "supervise.h"
+#include "live.h"
 #include "message.h"
+#include "pin_watch.h"
 #include "util.h"
 
 #include <dirent.h>
@@ -14,9 +16,11 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 /* The least time between two looks at the cpu time. */
 #define CPU_STEP_NS 5000000u
+enum { TRACER_MS = 10 };
 
 struct watch {
   struct cell *cell;
@@ -32,7 +36,8 @@ struct watch {
   uint32_t cause;                  /* 0: nothing happened yet */
   bool orphaned, late, init_gone;
   bool uncovered;                  /* a mount of the cell's went: the host moved what it stood on */
-  struct imd_error unexplained;    /* why the listener could not be taken */
+  int pinned[IMD_MAX_PINNED];      /* what the broker is to digest; -1 */
+  struct imd_error unprepared;     /* why the listener or the pins could not be taken */
 };
 
 static void pass_sentence(struct watch *watch, uint32_t cause)
@@ -58,22 +63,37 @@ static void look_at_cpu(struct watch *watch, uint64_t now)
   watch->cpu_look = now + (rest > CPU_STEP_NS ? rest : CPU_STEP_NS);
 }
 
+/* Before its program only a neighbour does that to it, where no domain of Landlock's keeps signals apart; GO may be past. */
+static bool is_stopped(const struct payload *payload)
+{
+  siginfo_t info = {.si_pid = 0};
+  return waitid(P_PIDFD, (id_t)payload->pidfd, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0;
+}
+
 /*
  * Nobody wakes us for GO. What is counted from it is looked at when it could be used up had GO come at once, and then
  * anew from when it did.
  */
 static void look_at_wall(struct watch *watch, uint64_t now)
 {
-  const uint64_t start = payload_stage(watch->payload) == BIRTH_STARTED ? watch->payload->birth->started : now;
-  watch->wall_look = start + watch->run->wall_ns;
+  const bool started = payload_stage(watch->payload) == BIRTH_STARTED;
+  const uint64_t start = started ? watch->payload->birth->started : now;
+  if (!started && is_stopped(watch->payload))
+    pass_sentence(watch, IMD_CAUSE_TIMEOUT);
+  watch->wall_look = start + watch->run->wall_ns + (watch->run->live ? watch->run->live->paused_ns : 0);
   if (now >= watch->wall_look)
     pass_sentence(watch, IMD_CAUSE_TIMEOUT);
+}
+
+static bool is_paused(const struct watch *watch)
+{
+  return watch->run->live && watch->run->live->paused;
 }
 
 static void look_at_clock(struct watch *watch)
 {
   const uint64_t now = imd_now_ns();
-  if (watch->cause != 0)
+  if (watch->cause != 0 || is_paused(watch))
     return;
   if (watch->birth_deadline != 0 && now >= watch->birth_deadline) {
     watch->birth_deadline = 0;
@@ -82,7 +102,7 @@ static void look_at_clock(struct watch *watch)
       pass_sentence(watch, IMD_CAUSE_KILLED);
   }
   if (watch->cell->explain.tick != 0 && now >= watch->cell->explain.tick)
-    explain_watch_look(&watch->cell->explain, now);
+    explain_watch_look(&watch->cell->explain, watch->cell->config->host_proc, now);
   if (watch->wall_look != 0 && now >= watch->wall_look)
     look_at_wall(watch, now);
   if (watch->cause == 0 && watch->cpu_look != 0 && now >= watch->cpu_look)
@@ -102,24 +122,65 @@ static void hear_launcher(struct watch *watch)
     pass_sentence(watch, kill->cause);
     return;
   }
+  uint64_t pause;
+  struct live *live = watch->run->live;
+  if (got > 0 && live &&
+      live_hear(live, watch->cell, watch->cgroup, watch->run, watch->payload, buffer, (size_t)got, &pause)) {
+    watch->birth_deadline += watch->birth_deadline != 0 ? pause : 0;
+    watch->wall_look += watch->wall_look != 0 ? pause : 0;
+    return;
+  }
   watch->orphaned = true;
   pass_sentence(watch, IMD_CAUSE_KILLED);
 }
 
 /* The payload's process stands under its filter, and waits for GO: the listener for PID 1, and its end for us. */
-static void take_listener(struct watch *watch)
+static int take_listener(struct watch *watch)
 {
   struct explain_watch *explain = &watch->cell->explain;
   struct birth *birth = watch->payload->birth;
+  if (explain->length == 0)
+    return 0;
+  if (explain_watch_take(explain, watch->payload->pidfd, birth->listener, &watch->unprepared) < 0)
+    return -1;
+  atomic_store(&birth->taken, 1);
+  send(explain->channel, "t", 1, MSG_NOSIGNAL);
+  return 0;
+}
+
+static int classify_pins(struct watch *watch)
+{
+  const char word = PAYLOAD_PINS;
+  if (pins_classify(watch->payload->pins, watch->payload->pidfd, watch->pinned, &watch->unprepared) < 0)
+    return -1;
+  send(watch->cell->explain.channel, &word, 1, MSG_NOSIGNAL);
+  return 0;
+}
+
+static int tell_pins(struct watch *watch)
+{
+  const struct pins *pins = watch->payload->pins;
+  if (!pins)
+    return 0;
+  const int told = pins_tell(pins, watch->cell->config->outcomes, watch->run->id, watch->pinned);
+  for (size_t i = 0; i < IMD_MAX_PINNED; i++)
+    imd_close(&watch->pinned[i]);
+  return told < 0 ? imd_fail(&watch->unprepared, IMD_STAGE_PIN, errno, "nobody hears what is pinned") : 0;
+}
+
+static void hear_payload(struct watch *watch)
+{
+  struct explain_watch *explain = &watch->cell->explain;
   char word;
   if (recv(explain->channel, &word, 1, MSG_DONTWAIT) != 1)
     return;
-  if (explain_watch_take(explain, watch->payload->pidfd, birth->listener, &watch->unexplained) < 0) {
+  const bool pins = word == PAYLOAD_PINS && watch->payload->pins;
+  if (pins ? classify_pins(watch) < 0 : take_listener(watch) < 0 || tell_pins(watch) < 0) {
     pass_sentence(watch, IMD_CAUSE_KILLED);
     return;
   }
-  atomic_store(&birth->taken, 1);
-  send(explain->channel, "t", 1, MSG_NOSIGNAL);
+  if (pins)
+    return;
   imd_close(&explain->channel);
   imd_close(&explain->payload_channel);
 }
@@ -137,6 +198,17 @@ static void hear_init(struct watch *watch)
   watch->init_gone |= got == 0;
 }
 
+/* The first call that there is something to say of: an exec's explainer is made then, and most have none. */
+static void hear_listener(struct watch *watch, short events)
+{
+  struct explain_watch *explain = &watch->cell->explain;
+  struct imd_error err = IMD_ERROR_INIT;
+  if (watch->cell->shared && (events & POLLIN) && explain->init < 0 && !explain->stalled &&
+      cell_start_explainer(watch->cell, &err) < 0)
+    imd_log("nobody explains: %s", err.text);
+  explain_watch_heard(explain, events);
+}
+
 static uint64_t earlier(uint64_t one, uint64_t other)
 {
   return one == 0 || (other != 0 && other < one) ? other : one;
@@ -145,8 +217,9 @@ static uint64_t earlier(uint64_t one, uint64_t other)
 /* NULL: for good. */
 static const struct timespec *time_left(const struct watch *watch, struct timespec *left)
 {
-  const uint64_t next = watch->cause != 0
-                            ? watch->patience
+  const uint64_t next = watch->cause != 0 ? watch->patience
+                        : is_paused(watch)
+                            ? 0
                             : earlier(earlier(watch->birth_deadline, watch->cell->explain.tick),
                                       earlier(watch->wall_look, watch->cpu_look));
   if (next == 0)
@@ -159,16 +232,19 @@ static const struct timespec *time_left(const struct watch *watch, struct timesp
 static void watch_until_death(struct watch *watch)
 {
   struct explain_watch *explain = &watch->cell->explain;
+  struct live *live = watch->run->live;
   while (!watch->end) {
     struct pollfd events[] = {
         {.fd = watch->payload->pidfd, .events = POLLIN},
         {.fd = watch->orphaned ? -1 : watch->run->launcher, .events = POLLIN},
         {.fd = watch->run->kill_on_pids && watch->cause == 0 ? watch->cgroup->pids_events : -1, .events = POLLPRI},
-        {.fd = explain->length > 0 ? explain->channel : -1, .events = POLLIN},
+        {.fd = explain->length > 0 || watch->payload->pins ? explain->channel : -1, .events = POLLIN},
         {.fd = explain->length > 0 && watch->cause == 0 && !watch->init_gone ? watch->cell->leash : -1,
          .events = POLLIN},
         {.fd = watch->cause == 0 ? explain_watch_fd(explain) : -1, .events = POLLIN},
         {.fd = watch->cause == 0 ? watch->cell->table : -1, .events = POLLPRI},
+        {.fd = live ? live->inputs[0] : -1, .events = POLLIN},
+        {.fd = live ? live->inputs[1] : -1, .events = POLLIN},
     };
     struct timespec left;
     if (ppoll(events, sizeof events / sizeof events[0], time_left(watch, &left), NULL) < 0 && errno != EINTR)
@@ -186,11 +262,14 @@ static void watch_until_death(struct watch *watch)
     if (events[1].revents)
       hear_launcher(watch);
     if (events[3].revents)
-      take_listener(watch);
+      hear_payload(watch);
     if (events[4].revents)
       hear_init(watch);
     if (events[5].revents)
-      explain_watch_heard(explain, events[5].revents);
+      hear_listener(watch, events[5].revents);
+    for (int i = 0; i < 2; i++)
+      if (events[7 + i].revents)
+        live_take(live, i);
     look_at_clock(watch);
   }
 }
@@ -212,6 +291,18 @@ static bool has_processes(const struct cell *cell)
   return found;
 }
 
+/* With the whole cell dead there is no tracer; one in another exec has as long as what cannot be killed. */
+static void wait_for_tracer(const struct watch *watch, siginfo_t *info, struct rusage *usage)
+{
+  const int flags = WEXITED | (watch->cell->shared ? WNOHANG : 0);
+  for (int left = UNKILLABLE_MS; left > 0 && info->si_pid == 0; left -= TRACER_MS) {
+    while (syscall(SYS_waitid, P_PIDFD, watch->payload->pidfd, info, flags, usage) < 0 && errno == EINTR)
+      continue;
+    if (info->si_pid == 0)
+      nanosleep(&(struct timespec){.tv_nsec = TRACER_MS * 1000000}, NULL);
+  }
+}
+
 /* The status of the main process; where it cannot be killed, as if it were. */
 static void reap(const struct watch *watch, struct imd_outcome *outcome)
 {
@@ -231,8 +322,12 @@ static void reap(const struct watch *watch, struct imd_outcome *outcome)
     outcome->stragglers = 1;
     cgroup_kill(watch->cgroup);
     cell_kill(watch->cell);
-    while (syscall(SYS_waitid, P_PIDFD, watch->payload->pidfd, &info, WEXITED, &usage) < 0 && errno == EINTR)
-      continue;
+    wait_for_tracer(watch, &info, &usage);
+  }
+  /* A tracer in another exec, which lives on, and keeps it: nobody says how it ended. */
+  if (info.si_pid == 0) {
+    info.si_code = CLD_KILLED;
+    info.si_status = SIGKILL;
   }
   outcome->wait_code = info.si_code;
   outcome->wait_status = info.si_status;
@@ -267,16 +362,17 @@ bool kill_cell(struct cell *cell, const struct cgroup *cgroup, struct payload *p
       continue;
     imd_close(&payload->pidfd);
   }
-  return cell_wait(cell, patience_ms);
+  return cell_wait(cell, patience_ms) && (!cell->shared || cgroup_wait(cgroup, patience_ms));
 }
 
 /* There was no exec: why. */
 static int never_started(const struct watch *watch, struct imd_error *err)
 {
   if (watch->late)
-    return imd_fail(err, IMD_STAGE_DEADLINE, ETIMEDOUT, "the working directory did not answer");
-  if (watch->unexplained.stage != 0) {
-    *err = watch->unexplained;
+    return imd_fail(err, IMD_STAGE_DEADLINE, ETIMEDOUT, "the working directory%s did not answer",
+                    watch->payload->pins ? ", or what is to be executed," : "");
+  if (watch->unprepared.stage != 0) {
+    *err = watch->unprepared;
     return -1;
   }
   if (watch->cause != 0 && payload_stage(watch->payload) != BIRTH_FAILED)
@@ -293,11 +389,17 @@ int supervise(struct cell *cell, const struct cgroup *cgroup, struct run *run, s
       .cell = cell, .cgroup = cgroup, .run = run, .payload = payload,
       .birth_deadline = now + (uint64_t)cell->config->open_timeout_ms * 1000000u,
       .wall_look = run->wall_ns != 0 ? now + run->wall_ns : 0};
+  for (size_t i = 0; i < IMD_MAX_PINNED; i++)
+    watch.pinned[i] = -1;
   cpu_set_t processors;
   watch.processors = sched_getaffinity(0, sizeof processors, &processors) == 0 ? (uint32_t)CPU_COUNT(&processors) : 1;
   if (run->cpu_ns != 0 && cgroup->cpu_stat >= 0)
     look_at_cpu(&watch, now);
   watch_until_death(&watch);
+  if (run->live)
+    live_stop(run->live, payload, watch.end);
+  for (size_t i = 0; i < IMD_MAX_PINNED; i++)
+    imd_close(&watch.pinned[i]);
   const uint64_t explaining = explain_watch_cpu(&cell->explain);
 
   memset(outcome, 0, sizeof *outcome);
@@ -315,6 +417,6 @@ int supervise(struct cell *cell, const struct cgroup *cgroup, struct run *run, s
   outcome->cpu_system_ns += explaining;
   outcome->cause = find_cause(&watch, outcome);
   outcome->stragglers = (outcome->stragglers ? IMD_STRAGGLERS : 0u) | (watch.uncovered ? IMD_UNCOVERED : 0u);
-  outcome->wall_ns = watch.end - payload->birth->started;
+  outcome->wall_ns = watch.end - payload->birth->started - (run->live ? run->live->paused_ns : 0);
   return 0;
 }

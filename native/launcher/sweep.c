@@ -132,6 +132,12 @@ void imd_subtree_open(struct imd_subtree *subtree, const char *path)
     enable_controllers(subtree);
 }
 
+void imd_subtree_take(struct imd_subtree *subtree, const char *path, int directory, uint32_t features, bool swap)
+{
+  *subtree = (struct imd_subtree){
+      .directory = directory, .path = directory >= 0 && path ? path : "", .controllers = features, .swap = swap};
+}
+
 void imd_subtree_end_run(const struct imd_subtree *subtree, const char *tenant, const char *sandbox)
 {
   char path[PATH_MAX];

@@ -22,6 +22,9 @@ struct imd_subtree {
  */
 void imd_subtree_open(struct imd_subtree *subtree, const char *path);
 
+/* The one that another launcher had opened at `path` (upgrade.h): nothing in it is touched. */
+void imd_subtree_take(struct imd_subtree *subtree, const char *path, int directory, uint32_t features, bool swap);
+
 /* Kills and removes one run's cgroup, whose warden died before it could. */
 void imd_subtree_end_run(const struct imd_subtree *subtree, const char *tenant, const char *sandbox);
 

@@ -303,10 +303,14 @@ int view_find_proc(struct view *view, struct imd_error *err)
 
 int view_change_root(struct view *view, int mount, struct imd_error *err)
 {
+  return vfs_attach(mount, view->root) < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "the new root")
+                                           : view_enter_root(view, mount, err);
+}
+
+int view_enter_root(struct view *view, int mount, struct imd_error *err)
+{
   static const char *const names[] = {"dev", "proc", "tmp"};
   const int moved[] = {view->dev, view->proc, view->tmp};
-  if (vfs_attach(mount, view->root) < 0)
-    return imd_fail(err, IMD_STAGE_MOUNT, errno, "the new root");
   for (size_t i = 0; i < COUNT(names); i++) {
     cleanup_fd int place = vfs_open_beneath(mount, names[i]);
     struct stat st;

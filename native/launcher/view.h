@@ -65,4 +65,7 @@ int view_cover(const struct view *view, int target, bool directory);
  */
 int view_change_root(struct view *view, int mount, struct imd_error *err);
 
+/* The same with one that is attached there already. */
+int view_enter_root(struct view *view, int mount, struct imd_error *err);
+
 #endif

@@ -16,6 +16,7 @@ struct warden_config {             /* filled by the launcher at start, inherited
   int open_timeout_ms;
   char *const *grant_read;         /* NULL-terminated operator grants */
   char *const *grant_write;
+  const char *storage;             /* the state directory, see storage.h; NULL: none */
   uint64_t cell;                   /* number, for names and logs */
   bool templated;                  /* the parker's mount namespace is the template of cells (template.h) */
 };
