@@ -26,7 +26,8 @@ class ImmuredError(Exception):
 class Refused(ImmuredError):
     """A request was understood, or was not understandable, and is not done. Nothing ran.
 
-    `retry` marks what a retry may cure (`busy`, `over_quota`, `ledger_unavailable`): the nonce is not used up then.
+    `retry` marks what a retry may cure (`busy`, `over_quota`, `rate_limited`, `ledger_unavailable`,
+    `ledger_damaged`): the nonce is not used up then.
     """
 
     @property
@@ -42,4 +43,6 @@ class RemoteError(ImmuredError):
     """The daemon's signed refusal, as the client sees it."""
 
 
-RETRYABLE = frozenset({"busy", "over_quota", "ledger_unavailable", "stopping"})
+RETRYABLE = frozenset(
+    {"busy", "over_quota", "rate_limited", "ledger_unavailable", "ledger_damaged", "stopping", "audit_unhealthy"}
+)

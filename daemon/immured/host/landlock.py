@@ -83,6 +83,10 @@ _ADD_RULE: Final = 445
 _RESTRICT_SELF: Final = 446
 _CREATE_RULESET: Final = 444
 _PATH_BENEATH: Final = 1
+_NET_PORT: Final = 2
+_CONNECT_TCP: Final = 1 << 1
+_BIND_UDP: Final = 1 << 2
+_CONNECT_UDP: Final = 1 << 3
 
 
 class _RulesetAttr(ctypes.Structure):
@@ -92,6 +96,10 @@ class _RulesetAttr(ctypes.Structure):
 class _PathBeneath(ctypes.Structure):
     _pack_ = 1
     _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
+
+
+class _NetPort(ctypes.Structure):
+    _fields_ = (("allowed", ctypes.c_uint64), ("port", ctypes.c_uint64))
 
 
 _SIZES: Final = {1: 8, 4: 16, 6: 24}
@@ -108,14 +116,13 @@ class Landlock:
         """Raises OSError. `abi`: at most this version, for tests of older ones."""
         have = syscalls.landlock_abi()
         self.abi = have if abi is None else min(have, abi)
-        self._files = 0
+        self._files = self._network = 0
         self._ruleset = -1
         if self.abi:
             rungs = [rung for rung in LADDER if rung.abi <= self.abi]
             self._files = sum(rung.files for rung in rungs)
-            attributes = _RulesetAttr(
-                self._files, sum(rung.network for rung in rungs), sum(rung.scoped for rung in rungs)
-            )
+            self._network = sum(rung.network for rung in rungs)
+            attributes = _RulesetAttr(self._files, self._network, sum(rung.scoped for rung in rungs))
             size = max(size for since, size in _SIZES.items() if since <= self.abi)
             self._ruleset = syscalls.call(_CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(size), 0)
 
@@ -125,6 +132,20 @@ class Landlock:
             wanted = rights & self._files & (-1 if directory else _OF_A_FILE)
             rule = _PathBeneath(wanted, fd)
             syscalls.call(_ADD_RULE, ctypes.c_int(self._ruleset), _PATH_BENEATH, ctypes.byref(rule), 0)
+
+    def allow_connect(self, port: int, *, udp: bool = False) -> None:
+        """Allow to connect to a TCP port of whatever host; `udp`: to ask a UDP one too. Raises OSError.
+
+        Where the ABI knows nothing of the network, nothing of it is refused, and nothing has to be allowed.
+        """
+        self._allow_port(port, _CONNECT_TCP | (_CONNECT_UDP if udp else 0))
+        if udp:
+            self._allow_port(0, _BIND_UDP)  # the port that the kernel chooses for whoever asks
+
+    def _allow_port(self, port: int, rights: int) -> None:
+        if wanted := rights & self._network:
+            rule = _NetPort(wanted, port)
+            syscalls.call(_ADD_RULE, ctypes.c_int(self._ruleset), _NET_PORT, ctypes.byref(rule), 0)
 
     def enter(self) -> None:
         """Into the domain, with this thread alone: call it before there are others. Needs no_new_privs. Raises

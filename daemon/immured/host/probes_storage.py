@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from immured.host import syscalls
 from immured.host.check import Check, Status, errno_name, is_root, untried
+from immured.host.quota import volume_means
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,12 +33,31 @@ def probe(state: Path, proc: Path = Path("/proc")) -> Iterator[Check]:
     mountinfo = (proc / "self/mountinfo").read_text()
     yield free(place)
     if not is_root():
-        yield from map(untried, ("storage.sync", "storage.idmap.state", "storage.idmap.home", "storage.idmap.tmp"))
+        yield from map(
+            untried,
+            ("storage.sync", "storage.volumes", "storage.idmap.state", "storage.idmap.home", "storage.idmap.tmp"),
+        )
         return
     yield ledger_disk(place, file_system(place, mountinfo))
+    yield volumes(place)
     yield idmapped("storage.idmap.state", place, mountinfo)
     yield idmapped("storage.idmap.home", existing(Path("/home")), mountinfo)
     yield idmapped("storage.idmap.tmp", Path(tempfile.gettempdir()), mountinfo)
+
+
+def volumes(place: Path) -> Check:
+    """By what a tenant's volume would be bounded (docs/storage.md)."""
+    means = volume_means(place)
+    facts: dict[str, object] = {"means": means}
+    if means:
+        return Check("storage.volumes", Status.OK, f"volumes are bounded by a {means} each", facts=facts)
+    return Check(
+        "storage.volumes",
+        Status.WARN,
+        "nothing can bound a volume: no project quotas are enforced, and there are no loop devices or no mkfs.ext4",
+        "mount the state directory's file system with prjquota, or install e2fsprogs",
+        facts,
+    )
 
 
 def existing(path: Path) -> Path:

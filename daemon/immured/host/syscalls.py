@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import signal
 import struct
 
@@ -46,7 +45,7 @@ _CLONE_INTO_CGROUP = 0x200000000
 _SYS_OPEN_TREE = 428
 _SYS_CLONE3 = 435
 _SYS_OPENAT2 = 437
-_SYS_SECCOMP = 277 if platform.machine() == "aarch64" else 317
+_SYS_SECCOMP = 277 if os.uname().machine == "aarch64" else 317
 _SYS_MOUNT_SETATTR = 442
 _SYS_LANDLOCK_CREATE_RULESET = 444
 _AT_FDCWD = -100

@@ -10,11 +10,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from immured.errors import Refused
-from immured.wire.keys import PrivateKey, PublicKey
+from immured.wire.keys import PublicKey, Signer
 from immured.wire.strict import kind_of, shown
 from immured.wire.strict_msgpack import pack, unpack
 
-__all__ = ["MAX_SIGNATURES", "VERSION", "Envelope", "decode_envelope", "encode_envelope", "pae", "seal", "verify"]
+__all__ = [
+    "MAX_KEY_ID",
+    "MAX_SIGNATURES",
+    "VERSION",
+    "Envelope",
+    "decode_envelope",
+    "encode_envelope",
+    "pae",
+    "seal",
+    "verify",
+]
 
 VERSION: Final = 1
 MAX_SIGNATURES: Final = 8
@@ -71,7 +81,7 @@ def encode_envelope(type: str, payload: bytes, signatures: Sequence[tuple[str, b
     return pack([VERSION, type, payload, [list(entry) for entry in signatures]])
 
 
-def seal(type: str, payload: bytes, keys: Sequence[PrivateKey]) -> bytes:
+def seal(type: str, payload: bytes, keys: Sequence[Signer]) -> bytes:
     """A frame's body, signed by each of `keys`; the first is the actor."""
     message = pae(type, payload)
     return encode_envelope(type, payload, [(key.id, key.sign(message)) for key in keys])

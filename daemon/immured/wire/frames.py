@@ -12,12 +12,22 @@ from typing import Final
 
 from immured.errors import Refused
 
-__all__ = ["HEADER", "MAX_DESCRIPTORS", "MAX_FRAME", "Frame", "FrameReader", "encode_frame", "header_of"]
+__all__ = [
+    "HEADER",
+    "MAX_DESCRIPTORS",
+    "MAX_FRAME",
+    "Frame",
+    "FrameReader",
+    "encode_frame",
+    "encode_header",
+    "header_of",
+]
 
 HEADER: Final = 4
 MAX_FRAME: Final = 1 << 20
 MAX_DESCRIPTORS: Final = 3
-_CHUNK: Final = 65_536
+_CHUNK: Final = 65_536 + 256
+"""A data frame's body, at its largest, in one read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +57,14 @@ def header_of(header: bytes) -> int:
 
 def encode_frame(body: bytes) -> bytes:
     """Header and body. Raises Refused as `header_of` does."""
-    header = len(body).to_bytes(HEADER, "big") if len(body) <= MAX_FRAME else b"\xff" * HEADER
+    return encode_header(len(body)) + body
+
+
+def encode_header(length: int) -> bytes:
+    """The header of a body of that length. Raises Refused as `header_of` does."""
+    header = length.to_bytes(HEADER, "big") if length <= MAX_FRAME else b"\xff" * HEADER
     header_of(header)
-    return header + body
+    return header
 
 
 class FrameReader:

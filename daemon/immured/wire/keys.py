@@ -13,14 +13,14 @@ import binascii
 import hashlib
 from importlib import import_module
 from types import ModuleType
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from immured.errors import ConfigurationError
 
-__all__ = ["PrivateKey", "PublicKey", "key_id"]
+__all__ = ["PrivateKey", "PublicKey", "Signer", "key_id"]
 
 _sodium: ModuleType | None
 try:
@@ -57,7 +57,11 @@ class PublicKey:
 
     @classmethod
     def from_pem(cls, pem: bytes) -> PublicKey:
-        """From `-----BEGIN PUBLIC KEY-----` (SPKI). Raises ConfigurationError `bad_key`."""
+        """From `-----BEGIN PUBLIC KEY-----` (SPKI), or a line of OpenSSH's. Raises ConfigurationError `bad_key`."""
+        if b"-----BEGIN " not in pem and pem.strip():
+            from immured.wire import openssh
+
+            return cls(openssh.public_of(pem))
         der = _unarmour(pem, b"PUBLIC KEY")
         if len(der) != len(_SPKI) + 32 or not der.startswith(_SPKI):
             raise _bad("the public key is not an Ed25519 key in SPKI form")
@@ -91,6 +95,21 @@ class PublicKey:
         return f"PublicKey({self.id})"
 
 
+class Signer(Protocol):
+    """Who signs: a private key, or an agent that holds one."""
+
+    @property
+    def public(self) -> PublicKey:
+        """The public half."""
+
+    @property
+    def id(self) -> str:
+        """The key id of the public half."""
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes: the Ed25519 signature of these very bytes."""
+
+
 class PrivateKey:
     """A key that signs. Its repr shows the key id alone."""
 
@@ -110,7 +129,14 @@ class PrivateKey:
 
     @classmethod
     def from_pem(cls, pem: bytes) -> PrivateKey:
-        """From `-----BEGIN PRIVATE KEY-----` (PKCS#8, not encrypted). Raises ConfigurationError `bad_key`."""
+        """From `-----BEGIN PRIVATE KEY-----` (PKCS#8) or OpenSSH's form, neither encrypted.
+
+        Raises ConfigurationError `bad_key`.
+        """
+        if b"-----BEGIN OPENSSH PRIVATE KEY-----" in pem:
+            from immured.wire import openssh
+
+            return cls(openssh.seed_of(pem))
         if b"ENCRYPTED PRIVATE KEY" in pem:
             raise _bad("the private key is encrypted", "decrypt it: openssl pkey -in KEY -out PLAIN; chmod 600 PLAIN")
         der = _unarmour(pem, b"PRIVATE KEY")

@@ -58,6 +58,8 @@ MAX_CAPTURE: Final = 262_144
 
 _MAX_TIME: Final = 2**53 - 1
 _MAX_NAME: Final = 128
+_CARRIED: Final = ("persona", "tenant", "sub", "project", "session")
+"""The names under which a command may be given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class Command:
     persona: str | None = None
     tenant: str | None = None
     sub: str | None = None
+    project: str | None = None
+    session: str | None = None
 
     def to_payload(self) -> bytes:
         """The payload bytes. Raises Refused `bad_msgpack` for arguments that msgpack here does not carry."""
@@ -84,14 +88,14 @@ class Command:
             "iat": self.iat,
             "exp": self.exp,
         }
-        for name in ("persona", "tenant", "sub"):
+        for name in _CARRIED:
             value = getattr(self, name)
             if value is not None:
                 fields[name] = value
         return pack(fields)
 
 
-_COMMAND_FIELDS: Final = ("aud", "cmd", "args", "nonce", "iat", "exp", "persona", "tenant", "sub")
+_COMMAND_FIELDS: Final = ("aud", "cmd", "args", "nonce", "iat", "exp", *_CARRIED)
 
 
 def new_nonce() -> bytes:
@@ -117,6 +121,8 @@ def parse_command(payload: bytes) -> Command:
         persona=fields.sized("persona", str, 1, _MAX_NAME),
         tenant=fields.sized("tenant", str, 1, _MAX_NAME),
         sub=fields.sized("sub", str, 1, _MAX_NAME),
+        project=fields.sized("project", str, 1, _MAX_NAME),
+        session=fields.sized("session", str, 1, _MAX_NAME),
     )
 
 

@@ -116,4 +116,5 @@ def _unknown(name: str, where: str, known: Collection[str], code: str) -> Refuse
     details: dict[str, object] = {"field": name[:64], "where": where}
     if meant:
         details["nearest"] = meant
-    return Refused(code, f"{where} holds an unknown field {shown(name)}", remedy, details=details)
+    spelled = ascii(name[:64]) + "…" * (len(name) > 64)  # so a letter that looks like the right one is told apart
+    return Refused(code, f"{where} holds an unknown field {spelled}", remedy, details=details)
