@@ -18,6 +18,7 @@ from immured.ledger.timestamps import is_timestamp
 __all__ = [
     "HEAD",
     "MAX_DEPTH",
+    "MAX_FRAME",
     "MAX_INTEGER",
     "MAX_LINE",
     "MAX_TEXT",
@@ -27,6 +28,7 @@ __all__ = [
     "Json",
     "LineError",
     "build_line",
+    "check_type",
     "encode_body",
     "encode_value",
     "leaf_hash",
@@ -53,8 +55,8 @@ _TYPE: Final = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)+")
 _HEX64: Final = re.compile(r"[0-9a-f]{64}")
 _MAX_TYPE: Final = 64
 _MAX_ACTOR: Final = 8_192
-# Field names, digits, the time stamp and `prev`, with room to spare; the rest of a line is type, actor and data.
-_FRAME: Final = 256
+MAX_FRAME: Final = 256
+"""Field names, digits, the time stamp and `prev`, with room to spare; the rest of a line is type, actor and data."""
 
 # Characters that change what a terminal or an editor shows, without being seen: controls, line and paragraph
 # separators, direction marks, joiners, tags. A caller chooses argv; whoever reads the file must see what is there.
@@ -245,16 +247,21 @@ def _fit(name: str, members: dict[str, Json], budget: int) -> bytes:
     return b"{" + b",".join(keys[key] + b":" + parts[key] for key in parts) + b"}"
 
 
+def check_type(type_: str) -> None:
+    """Raises ValueError for what is no dotted name."""
+    if len(type_) > _MAX_TYPE or _TYPE.fullmatch(type_) is None:
+        raise ValueError(f"{type_!r} is not the name of an entry type")
+
+
 def encode_body(type_: str, actor: Mapping[str, object], data: Mapping[str, object]) -> Body:
     """Encode what the caller says. What does not fit a line has its largest members replaced by their digests.
 
     Raises ValueError for a type that is no dotted name, and as `encode_value` does.
     """
-    if len(type_) > _MAX_TYPE or _TYPE.fullmatch(type_) is None:
-        raise ValueError(f"{type_!r} is not the name of an entry type")
+    check_type(type_)
     members = {"actor": _encode_member("actor", actor), "data": _encode_member("data", data)}
     text = _to_text(members)[1:-1]
-    budget = MAX_LINE - _FRAME - len(type_)
+    budget = MAX_LINE - MAX_FRAME - len(type_)
     if len(text) > budget:
         actor_text = _fit("actor", members["actor"], _MAX_ACTOR)
         text = b'"actor":' + actor_text + b',"data":' + _fit("data", members["data"], budget - len(actor_text))

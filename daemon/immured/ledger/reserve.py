@@ -38,6 +38,10 @@ class NoSpace(Exception):
 class Reserve(Protocol):
     """Whether there is room. `end` is where the file will end when everything queued, and this, is written."""
 
+    @property
+    def limit(self) -> int:
+        """As long as the file and what is kept are together no longer, `admit` need not be asked."""
+
     def admit(self, end: int, kept: int) -> None:
         """Make sure that the file can grow to `end` and `kept` bytes beyond. Raises NoSpace, OSError."""
 
@@ -46,6 +50,9 @@ class Reserve(Protocol):
 
     def yield_space(self) -> bool:
         """A write met a full disk: give up what is kept. False when there is nothing to give."""
+
+    def moved(self, end: int, room: int) -> None:
+        """Another file is written, which ends at `end`; space for `room` more bytes was taken for it."""
 
     def close(self) -> None:
         """Give back what is not needed while nobody writes. Never raises."""
@@ -92,6 +99,9 @@ class Preallocated:
     def yield_space(self) -> bool:
         return False
 
+    def moved(self, end: int, room: int) -> None:
+        self._limit = end + room
+
     def close(self) -> None:
         try:
             self._log.truncate(self._log.size())
@@ -107,6 +117,10 @@ class Ballast:
         self._held = 0
         # What a predecessor left says nothing about what the present needs.
         storage.remove(_BALLAST)
+
+    @property
+    def limit(self) -> int:
+        return 0  # what it depends on is not the file's length
 
     def admit(self, end: int, kept: int) -> None:  # noqa: ARG002  the file itself holds nothing in advance
         # A batch of ordinary entries may be under way when the disk fills: it draws on this too.
@@ -133,6 +147,9 @@ class Ballast:
         except OSError:
             return False
         return True
+
+    def moved(self, end: int, room: int) -> None:
+        """The ballast is for whatever is written."""
 
     def close(self) -> None:
         self.yield_space()

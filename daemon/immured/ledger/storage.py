@@ -1,34 +1,58 @@
-"""The ledger's I/O edge: one file that grows, small files written whole, one lock. Tests put in one that fails."""
+"""The ledger's I/O edge: the stream of lines, small files written whole, one lock. Tests put in one that fails."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import errno
 import fcntl
 import os
-import stat
-import struct
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Protocol
 
 from immured.errors import ConfigurationError
+from immured.ledger.disk import sync_directory, write_all, write_in_place
+from immured.ledger.posix_log import Direct, PosixLog
+from immured.ledger.reader import Readable
+from immured.ledger.segments import LOG, Part
 
-__all__ = ["LOG", "LogFile", "PosixLog", "PosixStorage", "Storage"]
+__all__ = ["LOG", "LogFile", "PosixStorage", "Storage"]
 
-LOG: Final = "current.jsonl"
 _LOCK: Final = "lock"
-_KEEP_SIZE: Final = 0x01  # FALLOC_FL_KEEP_SIZE, linux/falloc.h
-_SET_FLAGS: Final = 0x40086602  # FS_IOC_SETFLAGS, linux/fs.h; its argument is an int, whatever the number says
-_NO_COW: Final = 0x00800000  # FS_NOCOW_FL
 
 
 class LogFile(Protocol):
-    """The file of entries. Every method raises OSError; no method retries."""
+    """The ledger's stream of lines: sealed segments, which are only read, and the file that is written. Offsets are the
+    stream's. Every method raises OSError; no method retries."""
+
+    def direct(self) -> Direct | None:
+        """The file that is written, until `turn`; None where only `write` and `sync` can."""
+
+    def parts(self) -> Sequence[Part]:
+        """The files, oldest first; the last one is written."""
+
+    def prepare(self, line: bytes, room: int) -> None:
+        """Make the next file, which begins with `line` (its newline included) and has disk space for `room` more bytes,
+        where the file system can promise that; durable when this returns, and not in use. Done anew, it replaces it."""
+
+    def turn(self) -> None:
+        """Seal the file that is written, and have the prepared one be it; durable when this returns. All that was
+        written has to be synced. After an error neither file may be touched again."""
+
+    def beside(self) -> AbstractContextManager[Readable]:
+        """The stream once more, for whoever reads while others write."""
+
+    def is_fixed(self, name: str) -> bool:
+        """Whether a sealed file may only be added to, so that it cannot be removed."""
+
+    def retire(self, name: str) -> None:
+        """Remove a sealed file, the oldest; durable when this returns. Beside whoever writes; then comes `look`."""
+
+    def look(self) -> None:
+        """See which files there are, after one was removed."""
 
     def size(self) -> int:
-        """Bytes."""
+        """Where the stream ends."""
 
     def read(self, offset: int, length: int) -> bytes:
         """At most `length` bytes; fewer at the end, none past it."""
@@ -46,7 +70,7 @@ class LogFile(Protocol):
         """
 
     def truncate(self, size: int) -> None:
-        """Cut to `size` bytes and give back space beyond."""
+        """Cut it so that it ends at `size`, and give back space beyond. EINVAL where a sealed file would be cut."""
 
     def drop_cache(self) -> None:
         """Let the next reads come from the disk. Advice; no error."""
@@ -89,83 +113,13 @@ class Storage(Protocol):
         """Remove a file; it may be gone already. Raises OSError."""
 
 
-def _load_fallocate() -> ctypes._NamedFuncPointer | None:
-    function = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
-    if function is not None:
-        function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-        function.restype = ctypes.c_int
-    return function
-
-
-_fallocate = _load_fallocate()
-
-
-class PosixLog:
-    """`LogFile` over a descriptor."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._fd = descriptor
-
-    def size(self) -> int:
-        return os.fstat(self._fd).st_size
-
-    def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._fd, length, offset)
-
-    def write(self, offset: int, data: bytes) -> int:
-        return os.pwrite(self._fd, data, offset)
-
-    def sync(self) -> None:
-        os.fdatasync(self._fd)
-
-    def allocate(self, offset: int, length: int) -> None:
-        # os.posix_fallocate would grow the file, and write zeros where the file system cannot allocate.
-        if _fallocate is None:
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        while _fallocate(self._fd, _KEEP_SIZE, offset, length) != 0:
-            error = ctypes.get_errno()
-            if error != errno.EINTR:
-                raise OSError(error, os.strerror(error))
-
-    def truncate(self, size: int) -> None:
-        os.ftruncate(self._fd, size)
-
-    def drop_cache(self) -> None:
-        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_in_place(descriptor: int) -> None:
-    """Have an empty file's blocks written where they are.
-
-    btrfs would write a block anew each time that a line is added to it: the space taken in advance would not be the
-    space that is used, and a full disk would stop the ledger all the same. Other file systems refuse; none needs it.
-    """
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(descriptor, _SET_FLAGS, struct.pack("=i", _NO_COW))
-
-
 class PosixStorage:
     """`Storage` over a directory that is root's alone (0700)."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, synced: bool = True) -> None:
+        """Without `synced`, lines are durable when the kernel sees fit: for tests."""
         self._directory = directory
+        self._synced = synced
         self._lock: int | None = None
 
     def where(self) -> str:
@@ -193,11 +147,7 @@ class PosixStorage:
             self._lock = None
 
     def open_log(self) -> PosixLog:
-        descriptor = os.open(self._directory / LOG, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise OSError(errno.EINVAL, "not a regular file", str(self._directory / LOG))
-        return PosixLog(descriptor)
+        return PosixLog(self._directory, synced=self._synced)
 
     def create_log(self, first: bytes) -> None:
         if os.path.lexists(self._directory / LOG):
@@ -215,9 +165,9 @@ class PosixStorage:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 if in_place:
-                    _write_in_place(descriptor)
+                    write_in_place(descriptor)
                 os.fchmod(descriptor, mode)
-                _write_all(descriptor, data)
+                write_all(descriptor, data)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -225,9 +175,9 @@ class PosixStorage:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
         if path.parent != self._directory:
-            _sync_directory(self._directory)
+            sync_directory(self._directory)
 
     def read_whole(self, name: str) -> bytes:
         return (self._directory / name).read_bytes()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 
 __all__ = ["compact", "parse_timestamp", "timestamp"]
 
 _SHAPE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{9}Z")
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, as all that it is compared with
+_SECOND = timedelta(seconds=1)
 
 
 def timestamp(ns: int) -> str:
@@ -23,8 +24,8 @@ def parse_timestamp(text: str) -> int:
     """Nanoseconds since the epoch. Raises ValueError for any other notation, and for a day that no calendar has."""
     if _SHAPE.fullmatch(text) is None:
         raise ValueError(f"{text!r} is not of the form YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ")
-    moment = datetime.fromisoformat(text[:19])
-    return calendar.timegm(moment.timetuple()) * 1_000_000_000 + int(text[20:29])
+    seconds = (datetime.fromisoformat(text[:19]) - _EPOCH) // _SECOND
+    return seconds * 1_000_000_000 + int(text[20:29])
 
 
 def is_timestamp(text: str) -> bool:

@@ -1,7 +1,13 @@
-"""The thread that makes queued lines durable: it takes all there are, one write, one fdatasync, then the news.
+"""Makes queued lines durable: all there are go together, one write, one fdatasync, then the news.
+
+The disk's thread does that natively (native/core/ledger_writer.c), and needs the interpreter for nothing: while it
+syncs, event loops run, and lines gather for the next. Whoever waits is told by it too. Behind it, by a few milliseconds
+at most, another thread tells the listener what is durable: the tree, checkpoints, what is kept, rotation. A `LogFile`
+that only Python can write (that of tests) is written by that other thread, and told of by it.
 
 A lone caller may do that work itself (`commit_here`): with nobody to share the sync with, two switches of threads cost
-more than they hide. Whoever does it has the turn; the file and what the listener keeps see one at a time.
+more than they hide. There are two turns, taken in this order: `_listening`, to call the listener; the queue's, to touch
+the file. Who wants all to stand still takes both (`turn`).
 
 After a failed write or sync it never touches the file again: what the kernel holds of it, and what the disk holds, can
 no longer be known from here. Recovery at the next start reads the disk.
@@ -9,27 +15,37 @@ no longer be known from here. Recovery at the next start reads the disk.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import threading
 import time
-from collections import deque
+from collections.abc import Iterator
 from typing import Protocol
 
+from immured._ledger_write import Completion, Queue
 from immured.ledger.reader import MAX_BATCH
 from immured.ledger.storage import LogFile
 
-__all__ = ["GroupCommit", "Listener"]
+__all__ = ["GroupCommit", "Listener", "Unchanged"]
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SWIFT_S = 0.002
+_FOLLOW = 1_024  # entries, at most, that the listener is not told of
+_FOLLOW_S = 0.005  # and for so long
 _ATTENDED = 64  # commits by others, at most, before the thread looks at what else is due
 
 
-class Listener(Protocol):
-    """Who owns the ledger's state; its methods are called by whoever has the writer's turn, one at a time."""
+class Unchanged(Exception):
+    """What was to be done while nobody writes cannot be done now; nothing was changed."""
 
-    def committed(self, leaves: list[bytes], length: int) -> None:
-        """These entries, in order, `length` bytes together, are durable now."""
+
+class Listener(Protocol):
+    """Who owns the ledger's state; its methods are called one at a time."""
+
+    def committed(self, leaves: bytes, length: int) -> None:
+        """These entries, in order, of which these are the leaf hashes (32 bytes each), `length` bytes together, are
+        durable; who waits for them may have gone on."""
 
     def failed(self, error: BaseException) -> None:
         """The writer is dead, and what is queued with it."""
@@ -37,111 +53,198 @@ class Listener(Protocol):
     def full(self) -> bool:
         """A write met a full disk. True when room was made and the rest is worth writing."""
 
+    def until(self) -> int | None:
+        """How long the stream may grow before `idle` is to be asked, whatever the time; None: there is no such."""
+
     def idle(self) -> float | None:
         """Between batches: do what is due; the seconds until something else will be, None for never."""
 
 
 class GroupCommit:
-    """One writer of one file. `submit` may be called from any thread, in the order of the lines."""
+    """One writer of one file. Lines are put into its `queue`, from any thread, in their order."""
 
-    def __init__(self, log: LogFile, end: int, listener: Listener) -> None:
+    def __init__(self, log: LogFile, end: int, listener: Listener, completion: Completion) -> None:
         self._log = log
         self._end = end
         self._listener = listener
-        self._lock = threading.Lock()
-        self._queue: deque[tuple[bytes, bytes]] = deque()
-        self._asleep = False
+        self.queue = Queue(completion, MAX_BATCH)
+        """Where lines go; where they do not rouse it, `commit_here` or `rouse` must follow. Its turn is the file's, and
+        taken after `_listening`."""
+        self._completion = completion
+        self._native = log.direct() is not None
         self._stopping = False
-        # Who has it may touch the file and call the listener. Taken before `_lock`, never the other way round.
-        self._turn = threading.Lock()
+        self._listening = threading.Lock()  # who has it may call the listener, and changes what follows
         self._dead = False
+        self._behind = False  # the listener lacks some of what is durable, and is told of nothing more
         self._swift = True  # the last sync was; a caller's own thread is not for a disk that takes its time
         self._unattended = 0  # commits since the thread last looked at what else is due
         self._forever = False  # it sleeps until it is roused: nothing was due when it looked
-        # Held while there is nothing to do; whoever brings work to a sleeping writer releases it.
-        self._work = threading.Lock()
-        self._work.acquire()
-        self._thread = threading.Thread(target=self._run, name="immured-ledger", daemon=True)
+        self._thread = threading.Thread(target=self._follow, name="immured-ledger", daemon=True)
+        self._disk = threading.Thread(target=self._attend, name="immured-disk", daemon=True) if self._native else None
+        self._aim(completion.count)
 
     def start(self) -> None:
-        self._thread.start()
+        """Raises RuntimeError where there can be no more threads; then there is none."""
+        if self._disk is not None:
+            self._disk.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self.queue.stop(now=True)
+            if self._disk is not None:
+                self._disk.join()
+            raise
 
-    def submit(self, line: bytes, leaf: bytes, *, rouse: bool = True) -> None:
-        """Queue a line, newline included, with its leaf hash. Without `rouse`, `commit_here` must follow."""
-        with self._lock:
-            self._queue.append((line, leaf))
-            if rouse:
-                self._rouse()
+    def rouse(self) -> None:
+        """Have the thread commit what is queued, if anything is."""
+        self.queue.rouse()
 
     def commit_here(self) -> None:
         """Commit what is queued in the caller's own thread, where the writer is not at work and the disk is swift;
         elsewhere rouse the writer. Raises nothing: the listener hears of a failure."""
-        if not self._swift or not self._turn.acquire(blocking=False):
-            with self._lock:
-                self._rouse()
+        queue = self.queue
+        if not self._swift or not self._listening.acquire(blocking=False):
+            queue.rouse()
             return
         try:
-            batch = [] if self._dead else self._take()
-            if batch:
-                self._commit(batch)
-        except BaseException as error:
-            self._fail(error)
-            if not isinstance(error, Exception):
-                raise
+            if not queue.try_turn():
+                queue.rouse()
+                return
+            try:
+                if not self._dead:
+                    self._commit()
+            except BaseException as error:
+                self._fail(error)
+                if not isinstance(error, Exception):
+                    raise
+            finally:
+                queue.give_turn()
         finally:
-            self._turn.release()
-        with self._lock:
-            self._unattended += 1
-            if self._queue or self._forever or self._unattended >= _ATTENDED:
-                self._rouse()
+            self._listening.release()
+        self._unattended += 1
+        if self._forever or self._unattended >= _ATTENDED:
+            queue.rouse(True)
+        elif not queue.is_empty:
+            queue.rouse()
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Nobody writes, and the listener is not called, meanwhile: it was told of all that is durable. What is
+        submitted waits."""
+        with self._turns():
+            if not self._dead:
+                try:
+                    self._settle()
+                except BaseException as error:
+                    self._fail(error)
+                    raise
+            yield
+        self.rouse()
+
+    @contextlib.contextmanager
+    def _turns(self) -> Iterator[None]:
+        with self._listening:
+            self.queue.take_turn()
+            try:
+                yield
+            finally:
+                self.queue.give_turn()
+
+    def condemn(self, error: Exception) -> None:
+        """Nothing more is written, for this reason; the listener hears of it as of a failure. Once it has failed, it
+        has."""
+        with self._turns():
+            if not self._dead:
+                self._fail(error)
+
+    @contextlib.contextmanager
+    def drained(self) -> Iterator[None]:
+        """For the listener's `idle`: all that is queued is committed, and nobody writes meanwhile; nor ever after,
+        where this ends in another error than Unchanged. Raises OSError."""
+        self.queue.take_turn()
+        try:
+            self._commit()  # what is in no queue any more too: a batch that the disk's thread could not write
+            while not self.queue.is_empty:
+                self._commit()
+            self._settle()
+            yield
+        except Unchanged:
+            raise
+        except BaseException:
+            self.queue.stop(now=True)
+            raise
+        finally:
+            self.queue.give_turn()
+
+    def moved(self, length: int) -> None:
+        """Within `drained`: one entry, so many bytes, stands already in the file, which is another one."""
+        self._end += length
+        self._aim(self._completion.count + 1)
 
     def stop(self) -> None:
-        """Write what is queued, then end the thread; returns when it has ended."""
-        with self._lock:
-            self._stopping = True
-            self._rouse()
+        """Write what is queued, then end the threads; returns when they have ended."""
+        if self._disk is not None:
+            self.queue.stop()
+            self._disk.join()
+        self._stopping = True
+        self.queue.rouse(True)
         self._thread.join()
+        with self._turns():  # a caller of `commit_here` may be at it still
+            if not self._dead:
+                try:
+                    self._settle()  # the last, which came while it looked whether there was more
+                except BaseException as error:  # noqa: BLE001  who closes hears of it as everybody does
+                    self._fail(error)
 
-    def _rouse(self) -> None:
-        if self._asleep:
-            self._asleep = False
-            self._work.release()
+    def _aim(self, count: int) -> None:
+        """The native half writes to the file that is written now."""
+        direct = self._log.direct()
+        if direct is not None:
+            self.queue.direct(direct.fd, direct.base, self._end, direct.synced, count)
 
-    def _take(self) -> list[tuple[bytes, bytes]]:
-        batch: list[tuple[bytes, bytes]] = []
-        length = 0
-        with self._lock:
-            while self._queue and length + len(self._queue[0][0]) <= MAX_BATCH:
-                batch.append(self._queue.popleft())
-                length += len(batch[-1][0])
-        return batch
-
-    def _may_sleep(self, timeout: float | None) -> bool:
-        with self._lock:
-            self._asleep = not self._queue and not self._stopping
-            self._forever = timeout is None
-            return self._asleep
-
-    def _sleep(self, timeout: float | None) -> None:
-        if self._work.acquire(timeout=-1 if timeout is None else max(timeout, 0.0)):
+    def _commit(self) -> None:
+        """With both turns: what is next in the queue."""
+        if not self._native:
+            batch = self.queue.take()
+            if batch is not None:
+                self._commit_slowly(*batch)
             return
-        with self._lock:
-            if self._asleep:
-                self._asleep = False
-                return
-        self._work.acquire()  # work came just as the time was up: take the release that came with it
+        while trouble := self.queue.commit():
+            # Of a write that failed nothing was taken, so the file is as the last one left it.
+            if trouble not in _FULL or not self._listener.full():
+                raise OSError(abs(trouble), os.strerror(abs(trouble)))
+        self._swift = self.queue.took_s < _SWIFT_S
+        self._settle()
 
-    def _commit(self, batch: list[tuple[bytes, bytes]]) -> None:
-        data = b"".join([line for line, _ in batch])
+    def _settle(self) -> None:
+        """With `_listening`: the listener is told of what is durable."""
+        if self._behind:
+            return
+        try:
+            done = self.queue.collect()
+            if done is not None:
+                self._end += done[1]
+                self._listener.committed(*done)
+        except BaseException:
+            self._behind = True
+            raise
+
+    def _commit_slowly(self, data: bytes, leaves: bytes) -> None:
         self._write(data)
         before = time.monotonic()
         self._log.sync()
         self._swift = time.monotonic() - before < _SWIFT_S
-        self._listener.committed([leaf for _, leaf in batch], len(data))
+        self._listener.committed(leaves, len(data))
 
     def _fail(self, error: BaseException) -> None:
         self._dead = True
-        self._listener.failed(error)
+        self.queue.stop(now=True)
+        try:
+            with contextlib.suppress(Exception):  # it is dead for a reason already
+                self._settle()
+        finally:
+            self._listener.failed(error)
+            self.queue.rouse(True)
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -158,21 +261,32 @@ class GroupCommit:
             self._end += written
             view = view[written:]
 
-    def _run(self) -> None:
-        try:
-            while True:
-                with self._turn:
+    def _attend(self) -> None:
+        """On the disk's thread, nearly always without the interpreter."""
+        while self.queue.attend():
+            with self._turns():
+                try:
+                    if not self._dead:
+                        self._commit()
+                except BaseException as error:  # noqa: BLE001  whatever ends this thread, all who wait must hear of it
+                    self._fail(error)
+
+    def _follow(self) -> None:
+        while True:
+            with self._listening:
+                try:
                     if self._dead:
                         return
-                    batch = self._take()
-                    if batch:
-                        self._commit(batch)
-                    with self._lock:
-                        self._unattended = 0
+                    if self._native:
+                        self._settle()
+                    else:
+                        self._commit()
+                    self._unattended = 0
                     timeout = self._listener.idle()
-                if self._may_sleep(timeout):
-                    self._sleep(timeout)
-                elif self._stopping and not self._queue:
+                    self._forever = timeout is None
+                except BaseException as error:  # noqa: BLE001  as above
+                    self._fail(error)
                     return
-        except BaseException as error:  # noqa: BLE001  whatever ends this thread, all who wait must hear of it
-            self._fail(error)
+            if self._stopping and self.queue.is_empty:
+                return
+            self.queue.follow(timeout, _FOLLOW, _FOLLOW_S, self._listener.until())
