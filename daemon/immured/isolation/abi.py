@@ -8,19 +8,27 @@ from typing import Final
 from immured._abi import ffi, lib
 
 __all__ = [
+    "EXEC_KEPT",
     "EXPLAIN_HALT",
     "EXPLAIN_LEARN",
+    "KEPT_FDS",
     "LANDLOCK_NEWEST",
     "LANDLOCK_OLDEST",
+    "LOG_MAGIC",
+    "LOG_MAX",
+    "LOG_MIN",
+    "LOG_PAGE",
     "MAX_COLLECT",
     "MAX_LEARNED",
     "MAX_PACKET",
+    "MAX_PINNED",
     "MAX_PLAN",
     "MAX_STEPS",
     "MAX_STRING",
     "MAX_VIOLATIONS",
     "OURS_0",
     "PAYLOAD_ID",
+    "PINNED_FIXED",
     "PLAN_IN_MEMFD",
     "PLAN_MAGIC",
     "PROTOCOL_VERSION",
@@ -28,16 +36,21 @@ __all__ = [
     "STRAGGLERS",
     "UNCOVERED",
     "WITH_LOG",
+    "Ability",
     "Absent",
     "AffinityFlag",
     "BindFlag",
     "Cause",
+    "Clerk",
     "Controller",
+    "ImageFlag",
+    "KeptKind",
     "LandlockFlag",
     "Learned",
     "Measured",
     "Message",
     "Op",
+    "PlanKind",
     "Stage",
     "ViolationKind",
     "size_of",
@@ -45,12 +58,20 @@ __all__ = [
 
 PROTOCOL_VERSION: Final[int] = lib.IMD_PROTOCOL_VERSION
 MAX_PACKET: Final[int] = lib.IMD_MAX_PACKET
+MAX_PINNED: Final[int] = lib.IMD_MAX_PINNED
+PINNED_FIXED: Final[int] = lib.IMD_PINNED_FIXED
 MAX_PLAN: Final[int] = lib.IMD_MAX_PLAN
 MAX_STEPS: Final[int] = lib.IMD_MAX_STEPS
 MAX_STRING: Final[int] = lib.IMD_MAX_STRING
 MAX_COLLECT: Final[int] = lib.IMD_MAX_COLLECT
 MAX_VIOLATIONS: Final[int] = lib.IMD_MAX_VIOLATIONS
 MAX_LEARNED: Final[int] = lib.IMD_MAX_LEARNED
+EXEC_KEPT: Final[int] = lib.IMD_EXEC_KEPT
+KEPT_FDS: Final[int] = lib.IMD_KEPT_FDS
+LOG_MAGIC: Final[int] = lib.IMD_LOG_MAGIC
+LOG_PAGE: Final[int] = lib.IMD_LOG_PAGE
+LOG_MIN: Final[int] = lib.IMD_LOG_MIN
+LOG_MAX: Final[int] = lib.IMD_LOG_MAX
 EXPLAIN_HALT: Final[int] = lib.IMD_EXPLAIN_HALT
 EXPLAIN_LEARN: Final[int] = lib.IMD_EXPLAIN_LEARN
 SLOT_SIZE: Final[int] = lib.IMD_SLOT_SIZE
@@ -72,10 +93,59 @@ class Message(IntEnum):
     KILL = lib.IMD_KILL
     CONN_CLOSED = lib.IMD_CONN_CLOSED
     STOP = lib.IMD_STOP
+    CREATE = lib.IMD_CREATE
+    EXEC = lib.IMD_EXEC
+    SIGNAL = lib.IMD_SIGNAL
+    FREEZE = lib.IMD_FREEZE
+    EXTEND = lib.IMD_EXTEND
+    MEASURE = lib.IMD_MEASURE
+    ASK = lib.IMD_ASK
+    RESIZE = lib.IMD_RESIZE
+    PAUSE = lib.IMD_PAUSE
+    CLOSE_STDIN = lib.IMD_CLOSE_STDIN
+    TURN_AWAY = lib.IMD_TURN_AWAY
+    COUNT = lib.IMD_COUNT
     READY = lib.IMD_READY
     CONN = lib.IMD_CONN
     FAILED = lib.IMD_FAILED
     EXITED = lib.IMD_EXITED
+    CREATED = lib.IMD_CREATED
+    TERMINAL = lib.IMD_TERMINAL
+    FROZEN = lib.IMD_FROZEN
+    MEASURES = lib.IMD_MEASURES
+    KEPT = lib.IMD_KEPT
+    PINNED = lib.IMD_PINNED
+    COUNTS = lib.IMD_COUNTS
+
+
+class Ability(IntFlag):
+    """`enum imd_ability`: what a launcher knows besides what its version says."""
+
+    TURN_AWAY = lib.IMD_CAN_TURN_AWAY
+    COUNT = lib.IMD_CAN_COUNT
+
+
+class PlanKind(IntEnum):
+    """`enum imd_plan_kind`: what a plan is of."""
+
+    RUN = lib.IMD_PLAN_RUN
+    SANDBOX = lib.IMD_PLAN_SANDBOX
+    EXEC = lib.IMD_PLAN_EXEC
+
+
+class Clerk(IntEnum):
+    """`enum imd_clerk`: who serves what is asked of a live sandbox."""
+
+    FILES = lib.IMD_CLERK_FILES
+    CHANGES = lib.IMD_CLERK_CHANGES
+    SNAPSHOT = lib.IMD_CLERK_SNAPSHOT
+
+
+class KeptKind(IntEnum):
+    """`enum imd_kept_kind`: what a broker that is new is told of."""
+
+    SANDBOX = lib.IMD_KEPT_SANDBOX
+    EXEC = lib.IMD_KEPT_EXEC
 
 
 class Op(IntEnum):
@@ -84,12 +154,17 @@ class Op(IntEnum):
     DEADLINES = lib.IMD_OP_DEADLINES
     CGROUP = lib.IMD_OP_CGROUP
     COLLECT = lib.IMD_OP_COLLECT
+    TERMINAL = lib.IMD_OP_TERMINAL
     ROOTFS = lib.IMD_OP_ROOTFS
+    IMAGE = lib.IMD_OP_IMAGE
     BIND = lib.IMD_OP_BIND
     TMPFS = lib.IMD_OP_TMPFS
     HIDE = lib.IMD_OP_HIDE
     PROTECT = lib.IMD_OP_PROTECT
     FILE = lib.IMD_OP_FILE
+    CAPTURE = lib.IMD_OP_CAPTURE
+    RESTORE = lib.IMD_OP_RESTORE
+    VOLUME = lib.IMD_OP_VOLUME
     SEAL_ROOT = lib.IMD_OP_SEAL_ROOT
     LOOPBACK = lib.IMD_OP_LOOPBACK
     RLIMIT = lib.IMD_OP_RLIMIT
@@ -101,6 +176,7 @@ class Op(IntEnum):
     LANDLOCK = lib.IMD_OP_LANDLOCK
     SECCOMP = lib.IMD_OP_SECCOMP
     EXPLAIN = lib.IMD_OP_EXPLAIN
+    PIN = lib.IMD_OP_PIN
     EXEC = lib.IMD_OP_EXEC
 
 
@@ -112,6 +188,13 @@ class BindFlag(IntFlag):
     OPTIONAL = lib.IMD_BIND_OPTIONAL
     GRANTED = lib.IMD_BIND_GRANTED
     LAYER = lib.IMD_BIND_LAYER
+    BENEATH = lib.IMD_BIND_BENEATH
+
+
+class ImageFlag(IntFlag):
+    """`enum imd_image_flag`."""
+
+    LAYER = lib.IMD_IMAGE_LAYER
 
 
 class AffinityFlag(IntFlag):
@@ -202,6 +285,10 @@ class Stage(IntEnum):
     KILLED = lib.IMD_STAGE_KILLED
     LOST = lib.IMD_STAGE_LOST
     PROCESSORS = lib.IMD_STAGE_PROCESSORS
+    SANDBOX = lib.IMD_STAGE_SANDBOX
+    TERMINAL = lib.IMD_STAGE_TERMINAL
+    LAYER = lib.IMD_STAGE_LAYER
+    PIN = lib.IMD_STAGE_PIN
 
 
 class Measured(IntFlag):

@@ -20,6 +20,7 @@ from immured.isolation.seccomp import compile_profile, learnable
 from immured.manifest.environment import environment
 from immured.manifest.items import show
 from immured.manifest.limits import tighten
+from immured.manifest.parameters import require_filled
 from immured.manifest.paths import path_of
 from immured.manifest.use import check_use
 
@@ -27,7 +28,20 @@ if TYPE_CHECKING:
     from immured.host.facts import HostFacts
     from immured.manifest.schema import Manifest
 
-__all__ = ["MAX_ARGUMENTS", "MAX_COLLECTED_BYTES", "MAX_FILES", "Compiled", "RunSpec", "compile_plan"]
+__all__ = [
+    "MAX_ARGUMENTS",
+    "MAX_COLLECTED_BYTES",
+    "MAX_FILES",
+    "Compiled",
+    "RunSpec",
+    "check_arguments",
+    "check_collected",
+    "check_files",
+    "check_name",
+    "check_path",
+    "compile_plan",
+    "payload_steps",
+]
 
 MAX_ARGUMENTS: Final = 4096
 MAX_FILES: Final = 128
@@ -86,15 +100,22 @@ def compile_plan(
     Raises Refused: `bad_argument` (a field of the run, named), `denied` (not by this manifest), `unsupported_limit`,
     `weaker_enforcement`, and what the filter's compiler refuses.
     """
-    argv = _arguments(run.argv)
+    argv = check_arguments(run.argv)
+    require_filled(manifest)
     check_use(manifest, argv, run.persona, run.tenant)
+    if manifest.filesystem.capture:
+        raise Refused(
+            "bad_argument",
+            f"{show(manifest.filesystem.capture[0].target)} is captured, and what is captured ends with a run",
+            "create a sandbox (`sandbox.create`), whose changes can be accepted; or write to it (`write`, --rw)",
+            details={"field": "manifest.filesystem.capture"},
+        )
     env = environment(manifest, run.env)
-    cwd = manifest.command.cwd if run.cwd is None else _path("cwd", run.cwd)
-    collect = _collected(run.collect)
-    files = _files(run.files)
-    for what, name in (("sandbox", run.sandbox), ("tenant", run.tenant)):
-        if not _NAME.fullmatch(name):
-            raise _bad(what, f"{what} {show(name.encode())} is not a name: a-z, 0-9, `_`, `.` and `-`, at most 64")
+    cwd = manifest.command.cwd if run.cwd is None else check_path("cwd", run.cwd)
+    collect = check_collected(run.collect)
+    files = check_files(run.files)
+    check_name("sandbox", run.sandbox)
+    check_name("tenant", run.tenant)
     tightened = manifest if run.limits is None else tighten(manifest, run.limits)
     frame = _frame(tightened, facts, grants or Grants(), run.passed, profiles, run.learn)
     means = frame.means
@@ -128,6 +149,18 @@ def _frame(
 ) -> _Frame:
     means = means_of(manifest.limits, facts, binds_writable=bool(manifest.filesystem.write), passed=passed)
     view = view_of(manifest, grants, learn=learn)
+    after = [Step(Op.SEAL_ROOT)]
+    if manifest.network.mode == "loopback":
+        after.append(Step(Op.LOOPBACK))
+    after += payload_steps(manifest, means, facts, profiles, learn=learn)
+    before = view.steps if view.root is None else (view.root, *view.steps)
+    return _Frame(means, view, Part(before), Part(after))
+
+
+def payload_steps(
+    manifest: Manifest, means: Means, facts: HostFacts, profiles: Profiles, *, learn: bool = False
+) -> list[Step]:
+    """RLIMIT to EXPLAIN: the walls that a payload's own process puts on."""
     syscalls = manifest.syscalls
     denied = (*syscalls.deny, *means.denied)
     allowed = tuple(learnable()) if learn else syscalls.allow
@@ -138,26 +171,28 @@ def _frame(
     # A learning run is not halted: what it writes outside of everything is to be named with the rest.
     halt = manifest.filesystem.on_violation == "halt" and not learn
     flags = (abi.EXPLAIN_HALT if halt else 0) | (abi.EXPLAIN_LEARN if learn else 0)
-    after = [Step(Op.SEAL_ROOT)]
-    if manifest.network.mode == "loopback":
-        after.append(Step(Op.LOOPBACK))
-    after += means.rlimits
-    if means.affinity is not None:
-        after.append(means.affinity)
-    after += [
+    return [
+        *means.rlimits,
+        *(() if means.affinity is None else (means.affinity,)),
         Step(Op.UMASK, (_UMASK,)),
         Step(Op.IDENTITY, (abi.PAYLOAD_ID, abi.PAYLOAD_ID)),
         Step(Op.DROP_CAPABILITIES),
         Step(Op.NO_NEW_PRIVS),
         *landlock_steps(facts.landlock_abi, network=manifest.network.mode == "loopback"),
+        *((Step(Op.PIN),) if manifest.command.pin else ()),
         Step(Op.SECCOMP, (), (program,)),
         Step(Op.EXPLAIN, (flags,), (explained,)),
     ]
-    before = view.steps if view.root is None else (view.root, *view.steps)
-    return _Frame(means, view, Part(before), Part(after))
 
 
-def _arguments(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:
+def check_name(what: str, name: str) -> None:
+    """Whether a cgroup can be called so. Raises Refused `bad_argument`."""
+    if not _NAME.fullmatch(name):
+        raise _bad(what, f"{what} {show(name.encode())} is not a name: a-z, 0-9, `_`, `.` and `-`, at most 64")
+
+
+def check_arguments(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The command, as a process can have it. Raises Refused `bad_argument`."""
     if not argv:
         raise _bad("argv", "argv is empty: name a command")
     if not argv[0]:
@@ -176,25 +211,28 @@ def _arguments(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:
     return argv
 
 
-def _collected(paths: tuple[bytes, ...]) -> tuple[bytes, ...]:
+def check_collected(paths: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Paths to bring back. Raises Refused `bad_argument`."""
     if len(paths) > abi.MAX_COLLECT:
         raise _bad("collect", f"collect has {len(paths)} paths; at most {abi.MAX_COLLECT}")
-    found = tuple(_path("collect", path) for path in paths)
+    found = tuple(check_path("collect", path) for path in paths)
     if len(set(found)) != len(found):
         raise _bad("collect", "collect names a path twice")
     return found
 
 
-def _files(files: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+def check_files(files: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Files to put in, by path. Raises Refused `bad_argument`."""
     if len(files) > MAX_FILES:
         raise _bad("files", f"files has {len(files)} entries; at most {MAX_FILES}")
-    found = {_path("files", path): data for path, data in files.items()}
+    found = {check_path("files", path): data for path, data in files.items()}
     if len(found) != len(files):
         raise _bad("files", "files names a path twice")
     return found
 
 
-def _path(what: str, value: bytes) -> bytes:
+def check_path(what: str, value: bytes) -> bytes:
+    """An absolute path. Raises Refused `bad_argument`, naming the field `what`."""
     try:
         return path_of(value)
     except ValueError as error:

@@ -1,43 +1,67 @@
 """The launcher, seen from the broker: an asyncio client of the SEQPACKET protocol in native/launcher/protocol.h.
 
-The launcher is a root program of its own, started here once, from a sealed copy of its executable. It hands over each
-connection that it accepts, prepares runs from plans, and reports how they ended. Sending never blocks: what the socket
-does not take waits in order. Every descriptor is close-on-exec and closed on every path; those handed to a caller
-(`Connection.sock`, `Outcome.files`) are the caller's.
+The launcher is a root program of its own, started here from a sealed copy of its executable, or found where an earlier
+broker left it with the sandboxes that live on. It hands over each connection that it accepts, prepares runs, sandboxes
+and execs from plans, and reports how they ended. Sending never blocks: what the socket does not take waits in order.
+Every descriptor is close-on-exec and closed on every path; those handed to a caller (`Connection.sock`,
+`Outcome.files`, those of `kept`) are the caller's.
 """
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
-import errno
 import os
+import secrets
 import signal
 import socket
-from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from immured.errors import ConfigurationError, ImmuredError
 from immured.host.facts import HostFacts
-from immured.isolation import abi, messages
-from immured.isolation.abi import Cause, Controller, Message, Stage
-from immured.isolation.messages import Exited, Failed, Peer, ProtocolError
+from immured.isolation import abi, launcher_start, messages
+from immured.isolation.abi import Ability, Cause, Clerk, Controller, KeptKind, Message, Stage
+from immured.isolation.launcher_kept import Keeping
+from immured.isolation.launcher_link import Link
+from immured.isolation.launcher_runs import (
+    Creation,
+    KeptExec,
+    KeptFds,
+    KeptSandbox,
+    Live,
+    LiveExec,
+    LiveSandbox,
+    Outcome,
+    Pinned,
+    resolve,
+)
+from immured.isolation.launcher_start import Settings
+from immured.isolation.messages import Exited, Failed, Measures, Peer, PinnedFile, ProtocolError
 from immured.isolation.sealed import sealed_memfd
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Connection", "Launcher", "LauncherLostError", "Outcome"]
+__all__ = [
+    "Connection",
+    "Creation",
+    "KeptExec",
+    "KeptFds",
+    "KeptSandbox",
+    "Launcher",
+    "LauncherLostError",
+    "Outcome",
+    "Pinned",
+    "Settings",
+]
 
 _INLINE_PLAN: Final = 60 * 1024  # what a packet holds beside its own header
 _RECEIVE_BURST: Final = 64  # packets per wake-up, so that a busy launcher does not starve the connections
-_MAX_DESCRIPTORS: Final = 253  # SCM_MAX_FD
-_FULL: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS})
-_RETRY_S: Final = 0.005  # for a full socket that never becomes writable because nothing of ours is queued in it
 _LAST_WORDS_S: Final = 1.0  # between the launcher's end of file and its exit status
+_KEEPERS_S: Final = 10.0  # for every keeper to say what it kept
+_POLL_S: Final = 0.005
 
 
 class LauncherLostError(ImmuredError):
@@ -56,139 +80,64 @@ class Connection:
     sock: socket.socket
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended: `report` is the launcher's measurement, or why the run never began.
-
-    `files[i]` is a descriptor of the plan's i-th COLLECT; absent where there is no such regular file. The receiver
-    closes them: by hand, by `close()`, or with the outcome as a context manager.
-    """
-
-    report: Exited | Failed
-    files: Mapping[int, int] = field(default_factory=dict)
-
-    def close(self) -> None:
-        """Close every collected descriptor. Call it once."""
-        _close_all(self.files.values())
-
-    def __enter__(self) -> Outcome:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-@dataclass(slots=True)
-class _Run:
-    outcome: asyncio.Future[Outcome]
-    gate: int | None  # the writing end of the pipe of GO; None once it went, or never will
-    gone: bool = False  # GO was given
-
-    def shut(self) -> None:
-        gate, self.gate = self.gate, None
-        if gate is not None:
-            os.close(gate)
-
-
-@dataclass(slots=True)
-class _Packet:
-    data: bytes
-    fds: list[int] = field(default_factory=list)  # duplicates, ours to close
-
-
 class Launcher:
-    """A running launcher. Made by `spawn`; used from one event loop's thread."""
+    """A running launcher. Made by `spawn` or `find`; used from one event loop's thread."""
 
     def __init__(
         self,
         sock: socket.socket,
-        outcomes: socket.socket,
         pid: int,
         *,
         on_connection: Callable[[Connection], None],
         on_lost: Callable[[str], None],
+        ours: bool = True,
     ) -> None:
-        """`sock` and `outcomes` are our ends of the two pairs, non-blocking, and become ours; `pid` is our child's."""
+        """`sock`, our end, becomes ours; `pid` is the launcher's. `ours`: we started it, and end it."""
         self._loop = asyncio.get_running_loop()
-        self._sock = sock
-        self._outcomes = outcomes
+        self._link = Link(sock, burst=_RECEIVE_BURST, take=self._packet, ended=self._end_of_file, broken=self._give_up)
+        self._outcomes: Link | None = None  # comes with READY
         self._on_connection = on_connection
         self._on_lost = on_lost
-        self._runs: dict[int, _Run] = {}
-        self._queue: deque[_Packet] = deque()
+        self._runs: dict[int, Live] = {}
+        self._keeping = Keeping(listening=not ours)
         self._ready: asyncio.Future[HostFacts] = self._loop.create_future()
         self._ended = asyncio.Event()
         self._facts: HostFacts | None = None
+        self._abilities = messages.NO_ABILITY
+        self._counts: list[asyncio.Future[messages.Counts]] = []
         self._lost: str | None = None
         self._closing = False
+        self._ours = ours
+        self._epoch = 1 + secrets.randbelow(2**31 - 1)
+        self._numbers = 0
         self._pid = pid
         self._pidfd = os.pidfd_open(pid)
-        self._loop.add_reader(self._sock, self._readable)
-        self._loop.add_reader(self._outcomes, self._ends_readable)
         self._loop.add_reader(self._pidfd, self._exited)
 
     @classmethod
     async def spawn(
         cls,
         executable: Path,
+        settings: Settings,
         *,
-        socket_path: Path,
-        slot_base: int,
-        slot_count: int,
-        cgroup: Path | None,
-        lock_fd: int,
-        pool_min: int,
-        pool_max: int,
         on_connection: Callable[[Connection], None],
         on_lost: Callable[[str], None],
-        grant_read: Sequence[Path] = (),
-        grant_write: Sequence[Path] = (),
-        open_timeout_ms: int | None = None,
-        max_connections: int | None = None,
         ready_timeout: float = 20.0,
     ) -> Launcher:
         """Start the launcher and wait for READY; `facts` is known then.
 
-        `lock_fd` (a locked file) stays open in the launcher, so that the lock outlives a broker that died first.
         `on_lost(reason)` is called once if the launcher ends without `close`. Raises ConfigurationError
         ("launcher_failed") where it does not start or does not answer within `ready_timeout` seconds.
         """
-        arguments = [
-            *("--socket", os.fspath(socket_path)),
-            *("--slot-base", str(slot_base)),
-            *("--slot-count", str(slot_count)),
-            *("--lock-fd", str(lock_fd)),
-            *("--pool-min", str(pool_min)),
-            *("--pool-max", str(pool_max)),
-        ]
-        if cgroup is not None:
-            arguments += ["--cgroup", os.fspath(cgroup)]
-        if open_timeout_ms is not None:
-            arguments += ["--open-timeout-ms", str(open_timeout_ms)]
-        if max_connections is not None:
-            arguments += ["--max-connections", str(max_connections)]
-        for path in grant_read:
-            arguments += ["--grant-read", os.fspath(path)]
-        for path in grant_write:
-            arguments += ["--grant-write", os.fspath(path)]
-
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        ends, wardens = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        with theirs, wardens:
-            given = ["--control-fd", str(theirs.fileno()), "--outcome-fd", str(wardens.fileno())]
-            try:
-                pid = _start(executable, [*given, *arguments], theirs.fileno(), wardens.fileno(), lock_fd)
-            except OSError as error:
-                ours.close()
-                ends.close()
-                raise ConfigurationError(
-                    "launcher_failed",
-                    f"{executable}: {error.strerror or error}",
-                    "build it with `make build`, and run the daemon as root",
-                ) from error
-        ours.setblocking(False)
-        ends.setblocking(False)
-        launcher = cls(ours, ends, pid, on_connection=on_connection, on_lost=on_lost)
+        try:
+            sock, pid = launcher_start.start(executable, settings)
+        except OSError as error:
+            raise ConfigurationError(
+                "launcher_failed",
+                f"{executable}: {error.strerror or error}",
+                "build it with `make build`, and run the daemon as root",
+            ) from error
+        launcher = cls(sock, pid, on_connection=on_connection, on_lost=on_lost)
         try:
             async with asyncio.timeout(ready_timeout):
                 await launcher._ready
@@ -200,6 +149,46 @@ class Launcher:
             ) from error
         except BaseException:
             await launcher.close(kill=True)
+            raise
+        return launcher
+
+    @classmethod
+    async def find(
+        cls,
+        control: Path,
+        *,
+        on_connection: Callable[[Connection], None],
+        on_lost: Callable[[str], None],
+        ready_timeout: float = 20.0,
+    ) -> Launcher | None:
+        """The launcher that lives on at `control`, once it has said READY and its keepers what they kept (`kept`); None
+        where there is none, or it is about to end.
+
+        Raises ConfigurationError `launcher_failed` where one lives and does not answer, or is of another protocol.
+        """
+        found = launcher_start.connect(control)
+        if found is None:
+            return None
+        try:
+            launcher = cls(*found, on_connection=on_connection, on_lost=on_lost, ours=False)
+        except ProcessLookupError:
+            found[0].close()
+            return None
+        try:
+            async with asyncio.timeout(ready_timeout):
+                await launcher._ready
+            await launcher._hear_keepers()
+        except LauncherLostError as error:
+            protocol = launcher._keeping.refused
+            await launcher.close()
+            if protocol is None:
+                return None
+            raise _not_usable(control, error.message) from error
+        except TimeoutError as error:
+            await launcher.close()
+            raise _not_usable(control, f"no answer within {ready_timeout:g} s") from error
+        except BaseException:
+            await launcher.close()
             raise
         return launcher
 
@@ -216,9 +205,42 @@ class Launcher:
         return self._pid
 
     @property
+    def ours(self) -> bool:
+        """Whether this broker started it, and so ends it with everything that it runs."""
+        return self._ours
+
+    @property
     def runs(self) -> frozenset[int]:
-        """The runs that have not ended."""
+        """The runs, sandboxes and execs that have not ended."""
         return frozenset(self._runs)
+
+    def new_number(self) -> int:
+        """A number that no run, sandbox or exec of this launcher has or had, whoever its broker was."""
+        self._numbers += 1
+        return self._epoch << 32 | self._numbers
+
+    # -- what lives on from before
+
+    @property
+    def kept(self) -> tuple[KeptSandbox, ...]:
+        """The sandboxes that lived on without a broker, with their execs that did. Empty where the launcher is new."""
+        return self._keeping.sandboxes
+
+    @property
+    def told(self) -> frozenset[int]:
+        """Numbers of sandboxes and execs that ended while there was no broker: `adopt` answers at once. Runs that
+        nobody knows any more may be among them."""
+        return frozenset(self._keeping.ends)
+
+    def adopt(self, number: int) -> Awaitable[Outcome]:
+        """How a kept sandbox or exec ends, or did meanwhile (`told`). Once each; raises LookupError for any other."""
+        return self._keeping.adopt(number)
+
+    def adopted_all(self) -> None:
+        """Nobody else is adopted: ends that nobody asked for are forgotten. What lives and was not adopted lives on."""
+        self._keeping.forget()
+
+    # -- runs
 
     def prepare(
         self,
@@ -238,37 +260,24 @@ class Launcher:
         stage KILLED where it was called off); cancelled, its descriptors are closed. Raises LauncherLostError here or
         from the answer; OSError (EMFILE) and ValueError (a number in use) here.
         """
-        if self._lost is not None:
-            raise LauncherLostError(self._lost)
-        if run in self._runs:
-            raise ValueError(f"run {run} is not over")
-        if len(fds) != 3:
-            raise ValueError("a run takes exactly the descriptors 0, 1 and 2")
         in_memfd = len(plan) > _INLINE_PLAN
         data = messages.encode_prepare(run, connection, plan, in_memfd=in_memfd, ours=ours, logged=log is not None)
         logs = () if log is None else (log,)
-        theirs, gate = os.pipe2(os.O_CLOEXEC)
-        record = self._runs[run] = _Run(self._loop.create_future(), gate)
-        try:
-            if in_memfd:
-                memfd = sealed_memfd("immured-plan", plan)
-                try:
-                    self._send(data, [memfd, *fds, theirs, *logs])
-                finally:
-                    os.close(memfd)
-            else:
-                self._send(data, [*fds, theirs, *logs])
-        except BaseException:
-            self._runs.pop(run, None)
-            record.shut()
-            raise
-        finally:
-            os.close(theirs)
-        return record.outcome
+        return self._start(run, Live(self._loop.create_future(), None), data, plan if in_memfd else None, fds, logs)
+
+    def pinned(self, run: int) -> Awaitable[Pinned | None]:
+        """What a run or an exec whose plan has a PIN is about to execute, once it is prepared; None where it ended
+        before. Ask right after `prepare` or `exec`, and once. Raises LauncherLostError from the answer."""
+        live = self._runs.get(run)
+        if live is None or live.pinned_taken:
+            raise LookupError(f"no run {run} whose pins could be had")
+        live.pinned = live.pinned or self._loop.create_future()
+        live.pinned_taken = True
+        return live.pinned
 
     def go(self, run: int) -> None:
-        """The intent is durable: let it execute, at once or as soon as it is prepared. Nothing happens for a run that
-        is over. Call it once."""
+        """The intent is durable: let a run or an exec execute, at once or as soon as it is prepared. Nothing happens
+        for one that is over. Call it once."""
         record = self._runs.get(run)
         if record is not None and record.gate is not None:
             record.gone = True
@@ -277,31 +286,172 @@ class Launcher:
             record.shut()
 
     def kill(self, run: int, cause: Cause = Cause.KILLED) -> None:
-        """End a run with everything in it; `cause` is what its outcome will name. Nothing happens once it is over."""
+        """End a run, a sandbox or an exec with everything in it; `cause` is what its outcome will name. Nothing happens
+        once it is over."""
         if run in self._runs:
             self._send(messages.encode_kill(run, cause))
+
+    # -- sandboxes
+
+    def create(self, number: int, connection: int, plan: bytes, record_fd: int) -> Creation:
+        """Make a sandbox at once, so its intent is durable by now. `connection` 0: nobody's, and its plan names no path
+        of a caller's. `record_fd`, borrowed, is what a later broker reads of it (`KeptSandbox.record`).
+
+        Raises LauncherLostError here or from the answers; OSError (EMFILE) and ValueError (a number in use) here.
+        """
+        self._check(number)
+        in_memfd = len(plan) > _INLINE_PLAN
+        data = messages.encode_create(number, connection, plan, in_memfd=in_memfd)
+        live = LiveSandbox(self._loop.create_future(), None, created=self._loop.create_future())
+        self._send_plan(data, plan if in_memfd else None, (record_fd,))
+        self._runs[number] = live
+        return Creation(live.created, live.outcome)
+
+    def exec(
+        self,
+        number: int,
+        sandbox: int,
+        plan: bytes,
+        fds: Sequence[int],
+        *,
+        ours: Sequence[int] = (),
+        log: int | None = None,
+        kept: KeptFds | None = None,
+    ) -> Awaitable[Outcome]:
+        """As `prepare`, in a sandbox that lives; then `go(number)`. With `kept` it outlives this broker, and its output
+        goes to its log. A plan with a TERMINAL uses none of `fds` (any descriptors do): see `terminal`."""
+        in_memfd = len(plan) > _INLINE_PLAN
+        data = messages.encode_exec(
+            number, sandbox, plan, in_memfd=in_memfd, ours=ours, logged=log is not None, kept=kept is not None
+        )
+        more = (*(() if kept is None else kept.all()), *(() if log is None else (log,)))
+        live = LiveExec(self._loop.create_future(), None, sandbox=sandbox)
+        return self._start(number, live, data, plan if in_memfd else None, fds, more)
+
+    def terminal(self, number: int) -> Awaitable[int]:
+        """The master of an exec's terminal, a descriptor that is the caller's; once for each exec. Raises LookupError,
+        here or from the answer, where the exec is over or ends without one."""
+        live = self._runs.get(number)
+        if not isinstance(live, LiveExec) or live.terminal_taken:
+            raise LookupError(f"no exec {number} whose terminal could be had")
+        live.terminal = live.terminal or self._loop.create_future()
+        live.terminal_taken = True
+        return live.terminal
+
+    def signal(self, number: int, signo: int, everybody: bool = False) -> None:
+        """A signal to an exec's first process (with a terminal: its foreground group), or to all of its processes.
+        Nothing happens once it is over."""
+        if number in self._runs:
+            self._send(messages.encode_signal(number, signo, everybody=everybody))
+
+    def resize(self, number: int, rows: int, columns: int) -> None:
+        """The size of an exec's terminal, in characters."""
+        if number in self._runs:
+            self._send(messages.encode_resize(number, rows, columns))
+
+    def close_stdin(self, number: int) -> None:
+        """A kept exec's stdin ends, once nobody else holds its writing end either."""
+        if number in self._runs:
+            self._send(messages.encode_close_stdin(number))
+
+    def freeze(self, sandbox: int, on: bool) -> Awaitable[None]:
+        """Freeze or thaw a sandbox's execs. Raises LookupError (here or from the answer: it ended), and from the answer
+        OSError, where the kernel did not (it is as it was)."""
+        live = self._sandbox(sandbox)
+        self._send(messages.encode_freeze(sandbox, on=on))
+        answer: asyncio.Future[None] = self._loop.create_future()
+        live.freezes.append(answer)
+        return answer
+
+    def extend(self, sandbox: int, ns: int) -> None:
+        """So many nanoseconds to live from now on. Raises LookupError where it ended."""
+        self._sandbox(sandbox)
+        self._send(messages.encode_extend(sandbox, ns))
+
+    def measure(self, sandbox: int) -> Awaitable[Measures]:
+        """What a sandbox has used and uses. Raises LookupError, here or from the answer, where it ended."""
+        live = self._sandbox(sandbox)
+        if not live.measures:
+            self._send(messages.encode_measure(sandbox))
+        answer: asyncio.Future[Measures] = self._loop.create_future()
+        live.measures.append(answer)
+        return answer
+
+    def ask(self, sandbox: int, clerk: Clerk, connection: int) -> socket.socket:
+        """A SEQPACKET socket, non-blocking and the caller's, that a clerk of the sandbox serves; its end of file
+        without a word means that there is none. `connection` 0: on nobody's authority. Raises LookupError where the
+        sandbox ended, OSError (EMFILE)."""
+        self._sandbox(sandbox)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            with theirs:
+                self._send(messages.encode_ask(sandbox, clerk, connection), (theirs.fileno(),))
+        except BaseException:
+            ours.close()
+            raise
+        ours.setblocking(False)
+        return ours
+
+    # -- connections
 
     def connection_closed(self, number: int) -> None:
         """Tell the launcher that a connection is closed, so that it forgets its peer."""
         if self._lost is None:
             self._send(messages.encode_connection_closed(number))
 
+    def turn_away(self, uid: int, ms: int) -> None:
+        """Let go of whoever connects as that user, for so long, before anything is done for him."""
+        if self._lost is None and self._abilities & Ability.TURN_AWAY:
+            self._send(messages.encode_turn_away(uid, ms))
+
+    def counts(self) -> Awaitable[messages.Counts]:
+        """How many payloads it let go. Raises LauncherLostError, here or from the answer; LookupError where it is of
+        an earlier version, which does not count."""
+        if self._lost is not None:
+            raise LauncherLostError(self._lost)
+        if not self._abilities & Ability.COUNT:
+            raise LookupError("the launcher does not count: reload it (systemctl reload immured-launcher)")
+        self._send(messages.encode_count())
+        answer: asyncio.Future[messages.Counts] = self._loop.create_future()
+        self._counts.append(answer)
+        return answer
+
     def stop(self) -> None:
-        """Accept nobody any more; live runs go on."""
+        """Accept nobody any more; what lives goes on. Where the launcher outlives us, who comes waits for the next."""
         if self._lost is None:
-            self._send(messages.encode_stop())
+            self._send(messages.encode_stop() if self._ours else messages.encode_pause())
+
+    # -- the end
 
     async def close(self, *, kill: bool = False, grace: float = 10.0) -> None:
-        """Close the socket, which ends the launcher and everything it runs, and reap it.
+        """Leave. A launcher of ours ends with everything that it runs, and is reaped: after `grace` seconds, or at once
+        with `kill`, it is killed. Another one ends our runs, and keeps its sandboxes for whoever comes next.
 
-        After `grace` seconds, or at once with `kill`, it is killed. `on_lost` is not called; what still awaits an
-        answer gets LauncherLostError.
+        `on_lost` is not called; what still awaits an answer gets LauncherLostError, but for the ends of sandboxes that
+        live on, and of execs in them: nobody is told of those any more.
         """
         self._closing = True
+        if self._ours and self._lost is None and not kill:
+            await self._end_sandboxes(grace)
         self._abandon("the daemon is stopping")
-        if kill or not await self._ends_within(grace):
+        self._keeping.close()
+        if not self._ours:
+            self._loop.remove_reader(self._pidfd)
+            with contextlib.suppress(OSError):
+                os.close(self._pidfd)
+        elif kill or not await self._ends_within(grace):
             self._kill()
             await self._ends_within(grace)
+
+    async def _end_sandboxes(self, grace: float) -> None:
+        """Without this word it would keep them: a broker that goes may only have died."""
+        for number, live in list(self._runs.items()):
+            if isinstance(live, LiveSandbox):
+                self.kill(number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while self._link.waits:  # noqa: ASYNC110 - the end of a queue has no event of its own
+                    await asyncio.sleep(_POLL_S)
 
     async def _ends_within(self, seconds: float) -> bool:
         try:
@@ -316,129 +466,146 @@ class Launcher:
     def _send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         if self._lost is not None:
             raise LauncherLostError(self._lost)
-        if not self._queue and self._try_send(data, fds):
+        self._link.send(data, fds)
+
+    def _send_plan(self, data: bytes, plan: bytes | None, fds: Sequence[int]) -> None:
+        """`plan`: what goes in a memfd, before the other descriptors."""
+        if plan is None:
+            self._send(data, fds)
             return
-        held: list[int] = []
+        memfd = sealed_memfd("immured-plan", plan)
         try:
-            for fd in fds:
-                held.append(os.dup(fd))  # noqa: PERF401 - what was duplicated before a failure must be closed
-        except OSError:
-            _close_all(held)
+            self._send(data, [memfd, *fds])
+        finally:
+            os.close(memfd)
+
+    def _check(self, number: int) -> None:
+        if self._lost is not None:
+            raise LauncherLostError(self._lost)
+        if number in self._runs:
+            raise ValueError(f"run {number} is not over")
+
+    def _start(
+        self, number: int, live: Live, data: bytes, plan: bytes | None, fds: Sequence[int], more: Sequence[int]
+    ) -> Awaitable[Outcome]:
+        """What waits for GO: its packet with its descriptors, GO's behind the first three."""
+        self._check(number)
+        if len(fds) != 3:
+            raise ValueError("a run takes exactly the descriptors 0, 1 and 2")
+        theirs, live.gate = os.pipe2(os.O_CLOEXEC)
+        self._runs[number] = live
+        try:
+            self._send_plan(data, plan, [*fds, theirs, *more])
+        except BaseException:
+            self._runs.pop(number, None)
+            live.shut()
             raise
-        self._queue.append(_Packet(data, held))
-        if len(self._queue) == 1:
-            self._await_room()
+        finally:
+            os.close(theirs)
+        return live.outcome
 
-    def _try_send(self, data: bytes, fds: Sequence[int]) -> bool:
-        """False where the socket is full for now. A launcher that is gone counts as sent: its end is told elsewhere."""
-        control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        try:
-            self._sock.sendmsg([data], control, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
-        except OSError as error:
-            if error.errno in _FULL:
-                return False
-            if error.errno not in (errno.EPIPE, errno.ECONNRESET):
-                raise
-        return True
-
-    def _await_room(self) -> None:
-        self._loop.add_writer(self._sock, self._writable)
-
-    def _writable(self) -> None:
-        while self._queue:
-            packet = self._queue[0]
-            try:
-                if not self._try_send(packet.data, packet.fds):
-                    # writable and yet full is a shortage elsewhere (memory, descriptors in flight): do not spin on it
-                    self._loop.remove_writer(self._sock)
-                    self._loop.call_later(_RETRY_S, self._retry)
-                    return
-            except OSError as error:
-                self._give_up(f"cannot send to the launcher: {error.strerror or error}")
-                return
-            self._queue.popleft()
-            _close_all(packet.fds)
-        self._loop.remove_writer(self._sock)
-
-    def _retry(self) -> None:
-        if self._lost is None and self._queue:
-            self._await_room()
+    def _sandbox(self, number: int) -> LiveSandbox:
+        if self._lost is not None:
+            raise LauncherLostError(self._lost)
+        live = self._runs.get(number)
+        if not isinstance(live, LiveSandbox):
+            raise LookupError(f"no sandbox {number} lives")  # noqa: TRY004 - that is what it is to the caller
+        return live
 
     # -- receiving
 
-    def _readable(self) -> bool:
-        """Take what has come, up to a burst. Whether more may be waiting."""
-        return self._take(self._sock, self._packet, self._end_of_file, _RECEIVE_BURST)
-
-    def _ends_readable(self) -> bool:
-        """The same of what wardens say, one at a time: most often there is one, and to be told so takes a while."""
-        return self._take(self._outcomes, self._end, self._nobody_left, 1)
-
-    def _take(
-        self,
-        sock: socket.socket,
-        take: Callable[[bytes, int, list[int]], None],
-        ended: Callable[[], None],
-        burst: int,
-    ) -> bool:
-        for _ in range(burst):
-            if self._lost is not None:
-                return False
-            try:
-                data, control, flags, _ = sock.recvmsg(
-                    abi.MAX_PACKET,
-                    socket.CMSG_SPACE(4 * _MAX_DESCRIPTORS),
-                    socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC,
-                )
-            except (BlockingIOError, InterruptedError):
-                return False
-            except OSError as error:
-                self._give_up(f"cannot read from the launcher: {error.strerror or error}")
-                return False
-            fds = _descriptors(control)
-            if not data:
-                _close_all(fds)
-                ended()
-                return False
-            try:
-                take(data, flags, fds)
-            except ProtocolError as error:
-                self._give_up(str(error))
-                return False
-            finally:
-                _close_all(fds)
-        return True
-
-    def _packet(self, data: bytes, flags: int, fds: list[int]) -> None:
-        """Take one packet. Whoever keeps a descriptor removes it from `fds`; the rest is closed by the caller."""
-        kind, number, body = _opened(data, flags)
+    def _packet(self, kind: int, number: int, body: bytes, fds: list[int]) -> None:
+        """The launcher's own word. Whoever keeps a descriptor removes it from `fds`."""
         if kind == Message.CONN:
             self._connection(number, messages.parse_peer(body), fds)
         elif kind == Message.FAILED:
             failed = messages.parse_failed(body)
-            while failed.stage is Stage.LOST and self._ends_readable():
+            while failed.stage is Stage.LOST and self._read_outcomes():
                 pass  # what a warden said before it died stands, and may not have been read
-            run = self._runs.get(number)
-            lost = failed.stage is Stage.LOST and run is not None and run.gone
-            self._run_over(number, messages.LOST if lost else failed, {})
+            self._over(number, self._lost_if_it_ran(number, failed), {})
+        elif kind == Message.COUNTS:
+            counts = messages.parse_counts(body)
+            if self._counts:
+                resolve(self._counts.pop(0), counts)
         elif kind == Message.READY:
-            self._set_ready(messages.parse_ready(body))
+            try:
+                self._set_ready(messages.parse_ready(body), fds)
+            except ProtocolError as error:
+                self._keeping.refused = str(error)
+                raise
         else:
             raise ProtocolError(f"the launcher sent a message of the unknown type {kind}")
 
-    def _end(self, data: bytes, flags: int, fds: list[int]) -> None:
-        """Take a warden's word on how its run ended; descriptors as above."""
-        kind, number, body = _opened(data, flags)
+    def _lost_if_it_ran(self, number: int, failed: Failed) -> Exited | Failed:
+        """Of one whose warden died, whether it ran is ours to know."""
+        run = self._runs.get(number)
+        return messages.LOST if failed.stage is Stage.LOST and run is not None and run.gone else failed
+
+    def _end(self, kind: int, number: int, body: bytes, fds: list[int]) -> None:
+        """A warden's word; descriptors as above."""
         if kind == Message.EXITED:
             exited = messages.parse_exited(body)
             run = self._runs.get(number)
             if run is not None and not run.gone:
                 raise ProtocolError(f"a warden sent EXITED for run {number}, which was not let go")
-            self._run_over(number, exited, _collected(exited.collected, fds))
+            self._over(number, exited, _collected(exited.collected, fds))
         elif kind == Message.FAILED:
-            self._run_over(number, messages.parse_failed(body), {})
+            failed = messages.parse_failed(body)
+            self._over(number, self._lost_if_it_ran(number, failed), {})
+        elif kind == Message.KEPT:
+            self._kept(number, messages.parse_kept(body), fds)
+        else:
+            self._answered(kind, number, body, fds)
+
+    def _answered(self, kind: int, number: int, body: bytes, fds: list[int]) -> None:
+        """What a live sandbox or exec says; of one that is not ours it was meant for a broker before us."""
+        live = self._runs.get(number)
+        if kind == Message.CREATED:
+            if isinstance(live, LiveSandbox):
+                live.gone = True
+                resolve(live.created, True)
+        elif kind == Message.FROZEN:
+            frozen = messages.parse_frozen(body)
+            if isinstance(live, LiveSandbox):
+                live.is_frozen(frozen)
+        elif kind == Message.MEASURES:
+            measures = messages.parse_measures(body)
+            if isinstance(live, LiveSandbox):
+                live.is_measured(measures)
+        elif kind == Message.TERMINAL:
+            if isinstance(live, LiveExec) and fds and live.has_terminal(fds[0]):
+                del fds[0]
+        elif kind == Message.PINNED:
+            pinned = _pinned(messages.parse_pinned(body), fds)
+            if live is not None and not isinstance(live, LiveSandbox) and live.is_pinned(pinned):
+                fds.clear()
         else:
             raise ProtocolError(f"a warden sent a message of the unknown type {kind}")
+
+    def _kept(self, number: int, kept: messages.Kept, fds: list[int]) -> None:
+        if not self._keeping.awaits(kept.sandbox):
+            return
+        outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        if not self._keeping.take(number, kept, fds, outcome):
+            return  # it ended already
+        if kept.kind is KeptKind.SANDBOX:
+            created: asyncio.Future[bool] = self._loop.create_future()
+            created.set_result(True)
+            self._runs[number] = LiveSandbox(outcome, None, gone=True, created=created)
+        else:
+            self._runs[number] = LiveExec(outcome, None, gone=True, sandbox=kept.sandbox)
+
+    async def _hear_keepers(self) -> None:
+        """Wait for what is kept. A keeper that does not answer has a sandbox that nobody can reach: it is ended."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_KEEPERS_S):
+                await self._keeping.heard.wait()
+        while self._lost is None and self._read_outcomes():
+            pass  # ends of those that READY did not name any more
+        if self._lost is not None:
+            raise LauncherLostError(self._lost)
+        for number in self._keeping.settle():
+            self._send(messages.encode_kill(number, Cause.KILLED))
 
     def _connection(self, number: int, peer: Peer, fds: list[int]) -> None:
         if not fds:  # this process is out of descriptors; the client sees its connection closed
@@ -451,16 +618,25 @@ class Launcher:
             return
         self._on_connection(Connection(number, peer, sock))
 
-    def _run_over(self, number: int, report: Exited | Failed, files: Mapping[int, int]) -> None:
+    def _over(self, number: int, report: Exited | Failed, files: Mapping[int, int]) -> None:
         """Of a run that is over already this is the launcher's word after the warden's, and is dropped."""
         outcome = Outcome(report, files)
-        run = self._runs.pop(number, None)
-        if run is not None:
-            run.shut()
-        if run is None or not _resolve(run.outcome, outcome):
+        live = self._runs.pop(number, None)
+        if live is not None:
+            live.release()
+        if live is None and self._keeping.ended(number, outcome):
+            return
+        if live is None or not resolve(live.outcome, outcome):
             outcome.close()
 
-    def _set_ready(self, ready: messages.Ready) -> None:
+    def _set_ready(self, ready: messages.Ready, fds: list[int]) -> None:
+        if not fds or self._outcomes is not None:
+            raise ProtocolError("READY without the end that wardens speak to, or a second time")
+        ends = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fds.pop(0))
+        # One at a time: most often there is one, and to be told so takes a while.
+        self._outcomes = Link(ends, burst=1, take=self._end, ended=_nothing, broken=self._give_up)
+        self._keeping.expect(ready.sandboxes)
+        self._abilities = ready.abilities
         names = {Controller.CPU: "cpu", Controller.MEMORY: "memory", Controller.PIDS: "pids", Controller.IO: "io"}
         names |= {Controller.CPUSET: "cpuset", Controller.KILL: "kill"}
         self._facts = HostFacts(
@@ -471,17 +647,13 @@ class Launcher:
             swap=ready.swap,
             cgroup=ready.cgroup,
         )
-        _resolve(self._ready, self._facts)
+        resolve(self._ready, self._facts)
 
-    # -- the end
-
-    def _nobody_left(self) -> None:
-        """Neither launcher nor warden holds the other end any more."""
-        self._loop.remove_reader(self._outcomes)
+    def _read_outcomes(self) -> bool:
+        return self._outcomes is not None and self._outcomes.read()
 
     def _end_of_file(self) -> None:
         """Hear no more; its exit status, which says why, follows in a moment or not at all."""
-        self._loop.remove_reader(self._sock)
         self._loop.call_later(_LAST_WORDS_S, self._give_up, "the launcher closed its socket")
 
     def _exited(self) -> None:
@@ -494,9 +666,9 @@ class Launcher:
             code = os.waitstatus_to_exitcode(wait_status)
             status = f"with status {code}" if code >= 0 else f"by signal {-code}"
         self._ended.set()
-        while self._lost is None and self._ends_readable():
+        while self._lost is None and self._read_outcomes():
             pass
-        while self._lost is None and self._readable():
+        while self._lost is None and self._link.read():
             pass
         self._give_up(f"the launcher ended {status}")
 
@@ -512,22 +684,24 @@ class Launcher:
         if self._lost is not None:
             return
         self._lost = reason
-        self._loop.remove_reader(self._sock)
-        self._loop.remove_reader(self._outcomes)
-        self._loop.remove_writer(self._sock)
-        self._sock.close()
-        self._outcomes.close()
-        for packet in self._queue:
-            _close_all(packet.fds)
-        self._queue.clear()
+        self._link.close()
+        if self._outcomes is not None:
+            self._outcomes.close()
         lost = LauncherLostError(reason)
         if not self._ready.done():
             self._ready.set_exception(lost)
-        for run in self._runs.values():
-            run.shut()
-            if not run.outcome.done():
-                run.outcome.set_exception(lost)
-                run.outcome.exception()  # not everybody waits
+            self._ready.exception()
+        self._keeping.heard.set()
+        for answer in self._counts:
+            if not answer.done():
+                answer.set_exception(lost)
+        self._counts.clear()
+        live_on = self._closing and not self._ours
+        for live in self._runs.values():
+            if live_on and isinstance(live, LiveSandbox | LiveExec):
+                live.shut()
+            else:
+                live.lose(lost)
         self._runs.clear()
 
     def _kill(self) -> None:
@@ -537,51 +711,22 @@ class Launcher:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
 
-def _start(executable: Path, arguments: list[str], *inherited: int) -> int:
-    """Start a sealed copy of `executable` with these descriptors beside 0 (/dev/null), 1 and 2; its process id."""
-    image = sealed_memfd("immured-launcher", executable.read_bytes(), executable=True)
-    try:
-        return os.posix_spawn(
-            f"/proc/self/fd/{image}",
-            ["immured-launcher", *arguments],
-            {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                # a descriptor duplicated onto itself loses its close-on-exec flag
-                *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherited),
-            ],
-            setsid=True,  # a terminal's Ctrl-C is the broker's to handle
-            setsigmask=[],
-            setsigdef=[one for one in signal.valid_signals() if one not in (signal.SIGKILL, signal.SIGSTOP)],
-        )
-    finally:
-        os.close(image)
+def _not_usable(control: Path, reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        "launcher_failed",
+        f"the launcher that lives at {control} does not answer as it should: {reason}",
+        "reload it (systemctl reload immured-launcher) where it is of another version, or end it with its sandboxes",
+    )
 
 
-def _opened(data: bytes, flags: int) -> tuple[int, int, bytes]:
-    """A packet's type, number and body. Raises ProtocolError."""
-    if flags & socket.MSG_TRUNC or len(data) < messages.HEADER.size:
-        raise ProtocolError("the launcher sent a packet out of size")
-    kind, length, number = messages.HEADER.unpack_from(data)
-    if length != len(data):
-        raise ProtocolError(f"the launcher sent {len(data)} bytes and announced {length}")
-    return kind, number, data[messages.HEADER.size :]
+def _nothing() -> None:
+    """The end of the wardens' way: the launcher holds it too, and its own end says more."""
 
 
-def _resolve(future: asyncio.Future[Any], value: object) -> bool:
-    """Whether somebody may still hear it."""
-    if future.done():
-        return False
-    future.set_result(value)
-    return True
-
-
-def _descriptors(control: Iterable[tuple[int, int, bytes]]) -> list[int]:
-    found = array.array("i")
-    for level, kind, data in control:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    return found.tolist()
+def _pinned(files: tuple[PinnedFile, ...], fds: Sequence[int]) -> Pinned:
+    """Which file has which descriptor. Fewer than announced: we are out of them."""
+    fixed = [index for index, file in enumerate(files) if file.sha256 is None]
+    return Pinned(files, dict(zip(fixed, fds, strict=False)))
 
 
 def _collected(bits: int, fds: list[int]) -> dict[int, int]:
@@ -590,9 +735,3 @@ def _collected(bits: int, fds: list[int]) -> dict[int, int]:
     files = dict(zip(present, fds, strict=False))
     del fds[: len(files)]
     return files
-
-
-def _close_all(fds: Iterable[int]) -> None:
-    for fd in fds:
-        with contextlib.suppress(OSError):
-            os.close(fd)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["WEAKER", "Means", "means_of"]
 
 CGROUP_MEMORY: Final = "cgroup memory.max"
+CGROUP_SWAP: Final = "cgroup memory.swap.max"
 CGROUP_PIDS: Final = "cgroup pids.max"
 CGROUP_CPU: Final = "cgroup cpu.max"
 CGROUP_IO: Final = "cgroup io.max"
@@ -79,6 +80,7 @@ def means_of(limits: Limits, facts: HostFacts, *, binds_writable: bool, passed: 
     """
     draft = _Draft()
     _memory(draft, limits, facts)
+    _swap(draft, limits, facts)
     _pids(draft, limits, facts)
     _files(draft, limits)
     _cpus(draft, limits, facts)
@@ -92,7 +94,7 @@ def means_of(limits: Limits, facts: HostFacts, *, binds_writable: bool, passed: 
     return Means(
         enforcement=draft.enforcement,
         deadlines=Step(Op.DEADLINES, (limits.wall or 0, limits.cpu_time or 0, int("pids" in facts.controllers))),
-        cgroup=(draft.memory_max, draft.pids_max, draft.quota_us, draft.period_us, draft.io_bps),
+        cgroup=(draft.memory_max, draft.pids_max, draft.quota_us, draft.period_us, draft.io_bps, draft.swap_max),
         rlimits=tuple(Step(Op.RLIMIT, (name, value, value)) for name, value in sorted(draft.rlimits.items())),
         affinity=draft.affinity,
         denied=draft.denied,
@@ -110,6 +112,7 @@ class _Draft:
     quota_us: int = 0
     period_us: int = 0
     io_bps: int = 0
+    swap_max: int = 0
     affinity: Step | None = None
     denied: tuple[str, ...] = ()
 
@@ -126,6 +129,18 @@ def _memory(draft: _Draft, limits: Limits, facts: HostFacts) -> None:
         # neither counts what is written to a memfd and never mapped; /dev/shm, the usual second choice, has a size
         draft.denied += ("memfd_create",)
         draft.enforcement["memory"] = PROCESS_MEMORY
+
+
+def _swap(draft: _Draft, limits: Limits, facts: HostFacts) -> None:
+    """What a cgroup has beside its memory. Where nothing holds that none can be asked for, and nothing is promised."""
+    if "memory" in facts.controllers and facts.swap:
+        draft.swap_max, draft.enforcement["swap"] = limits.swap, CGROUP_SWAP
+    elif limits.swap:
+        raise _unsupported(
+            "swap",
+            "cannot be enforced: the daemon's cgroup has no memory.swap.max",
+            "leave limits.swap out, or give the daemon's cgroup the memory controller (immure doctor)",
+        )
 
 
 def _pids(draft: _Draft, limits: Limits, facts: HostFacts) -> None:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from immured.isolation import abi
-from immured.isolation.abi import Cause, Measured, Op, Stage
+from immured.isolation.abi import BindFlag, Cause, Measured, Op, Stage
 from immured.isolation.messages import Exited, Failed
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from immured.isolation.plan import Step
 
-__all__ = ["CAUSES", "failure_fields", "result_fields"]
+__all__ = ["CAUSES", "failure_fields", "result_fields", "usage_of"]
 
 CAUSES: Final = {cause: cause.name.lower() for cause in Cause}
 """The launcher's causes in the contract's words. `setup_failed` is not its to say."""
@@ -38,12 +38,13 @@ def result_fields(report: Exited | Failed, steps: Sequence[Step] = ()) -> dict[s
         found["exit_code"] = report.si_status
     else:
         found["signal"] = report.si_status
-    found["usage"] = _usage(report)
+    found["usage"] = usage_of(report)
     found["events"] = _events(report)
     return found
 
 
-def _usage(report: Exited) -> dict[str, int]:
+def usage_of(report: Exited) -> dict[str, int]:
+    """`usage`: milliseconds and bytes, of what was measured."""
     usage = {"wall_ms": _ms(report.wall_ns), "max_rss_bytes": report.max_rss}
     if report.measured & Measured.CPU:
         usage["cpu_ms"] = _ms(report.cpu_user_ns + report.cpu_system_ns)
@@ -85,6 +86,11 @@ _CODES: Final[dict[Stage, tuple[str, str]]] = {
     ),
     Stage.DEADLINE: ("path_timeout", "the file system behind it does not answer: mend it, or leave the path out"),
     Stage.TARGET: ("target_invalid", "name a place inside that exists or can be made, of the same kind"),
+    Stage.LAYER: ("layer_failed", "what the message names cannot be below a layer: name another directory"),
+    Stage.PIN: (
+        "not_pinned",
+        "let nobody change it meanwhile, and let the payload read it; or set command.pin = false",
+    ),
     Stage.CWD: ("cwd_missing", "name a directory that exists inside; bind it, or leave cwd out"),
 }
 _PROCESSORS: Final = ("processors_taken", "let another run with limits.pin end first, or ask for fewer processors")
@@ -92,6 +98,7 @@ _PROCESSORS_GONE: Final = (
     "setup_failed",
     "name processors that are still there, and restart the daemon to have it count",
 )
+_SOURCES: Final = frozenset({Op.BIND, Op.CAPTURE})
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _BUSY: Final = frozenset({errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EMFILE, errno.ENFILE})
 
@@ -101,6 +108,8 @@ def failure_fields(report: Failed, steps: Sequence[Step] = ()) -> dict[str, obje
     code, remedy = _code(report)
     step = steps[report.step] if report.step is not None and report.step < len(steps) else None
     path = _path(report, step)
+    if report.stage is Stage.OPEN and report.errno == errno.EXDEV and step is not None and step.op in _SOURCES:
+        return _led_out(report, step, path)
     failure: dict[str, object] = {
         "code": code,
         "stage": report.stage.name.lower(),
@@ -114,6 +123,20 @@ def failure_fields(report: Failed, steps: Sequence[Step] = ()) -> dict[str, obje
     return failure
 
 
+def _led_out(report: Failed, step: Step, path: str) -> dict[str, object]:
+    """Opened beneath a directory (a parameter's `within`, the operator's grant), and not found in there."""
+    beneath = step.numbers[0] & BindFlag.BENEATH
+    where = f"below {_text(step.strings[2])}" if beneath else "below the directory that the operator granted"
+    return {
+        "code": "path_denied",
+        "stage": report.stage.name.lower(),
+        "message": f"{path}: a symbolic link {where} is absolute, or leads out of there",
+        "remedy": "name the place itself that the link leads to, or make the link a relative one",
+        "errno": report.errno,
+        "path": path,
+    }
+
+
 def _code(report: Failed) -> tuple[str, str]:
     if report.stage in _CODES:
         return _CODES[report.stage]
@@ -125,6 +148,8 @@ def _code(report: Failed) -> tuple[str, str]:
         return _PROCESSORS if report.errno == errno.EBUSY else _PROCESSORS_GONE
     if report.stage is Stage.EXEC:
         return _exec_code(report.errno)
+    if report.stage is Stage.SANDBOX:
+        return "setup_failed", "`sandbox.show` says whether the sandbox lives; where it does, try again"
     if report.errno in _BUSY:
         return "setup_failed", "the host is out of what the error names; try again, or raise the limit"
     return "setup_failed", "see `immure doctor`; if it finds nothing, report this message"
@@ -149,7 +174,7 @@ def _path(report: Failed, step: Step | None) -> str:
         return _text(step.strings[1])
     if report.stage is Stage.TARGET and step.op is Op.BIND:
         return _text(step.strings[1])
-    if step.op in (Op.BIND, Op.ROOTFS, Op.TMPFS, Op.HIDE, Op.PROTECT, Op.FILE, Op.COLLECT, Op.EXEC):
+    if step.op in (Op.BIND, Op.CAPTURE, Op.ROOTFS, Op.TMPFS, Op.HIDE, Op.PROTECT, Op.FILE, Op.COLLECT, Op.EXEC):
         return _text(step.strings[0])
     return ""
 

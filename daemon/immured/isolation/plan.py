@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from immured.isolation import abi
-from immured.isolation.abi import Absent, AffinityFlag, BindFlag, LandlockFlag, Op
+from immured.isolation.abi import Absent, AffinityFlag, BindFlag, ImageFlag, LandlockFlag, Op, PlanKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ __all__ = ["SHAPES", "UNLIMITED", "Part", "Plan", "PlanError", "Shape", "Step"]
 UNLIMITED: Final = 2**64 - 1
 """An RLIMIT operand for RLIM_INFINITY."""
 
-_PLAN: Final = struct.Struct("=IIII")  # struct imd_plan: magic, version, steps, length
+_PLAN: Final = struct.Struct("=IHHII")  # struct imd_plan: magic, version, kind, steps, length
 _STEP: Final = struct.Struct("=IHH")  # struct imd_step: op, numbers, strings
 _LENGTH: Final = struct.Struct("=I")
 _NULS: Final = (b"\0" * 8, b"\0" * 7, b"\0" * 6, b"\0" * 5, b"\0" * 4, b"\0" * 3, b"\0" * 2, b"\0")
@@ -40,52 +40,76 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One operation's place and operands. `rank` orders a plan: equal ranks may mix."""
+    """One operation's place and operands. `rank` orders a plan: equal ranks may mix. `kinds`: in whose it may be."""
 
     rank: int
     numbers: tuple[str, ...] = ()
     strings: tuple[str, ...] = ()
     required: bool = False
     repeats: bool = False
+    kinds: frozenset[PlanKind] = frozenset(PlanKind)
 
+
+_MOUNTED: Final = frozenset({PlanKind.RUN, PlanKind.SANDBOX})
+_EXECUTED: Final = frozenset({PlanKind.RUN, PlanKind.EXEC})
+_LIVING: Final = frozenset({PlanKind.SANDBOX})
 
 SHAPES: Final[dict[Op, Shape]] = {
     Op.DEADLINES: Shape(1, ("wall_ns", "cpu_ns", "kill_on_pids"), required=True),
     Op.CGROUP: Shape(
-        2, ("memory_max", "pids_max", "cpu_quota_us", "cpu_period_us", "io_bps"), ("tenant", "sandbox"), required=True
+        2,
+        ("memory_max", "pids_max", "cpu_quota_us", "cpu_period_us", "io_bps", "swap_max"),
+        ("tenant", "sandbox"),
+        required=True,
     ),
-    Op.COLLECT: Shape(3, ("max_bytes",), ("path",), repeats=True),
-    Op.ROOTFS: Shape(4, (), ("source",)),
-    Op.BIND: Shape(5, ("flags",), ("source", "target"), repeats=True),
-    Op.TMPFS: Shape(5, ("size_bytes", "inodes", "mode", "noexec"), ("target",), repeats=True),
-    Op.HIDE: Shape(5, (), ("target",), repeats=True),
-    Op.PROTECT: Shape(5, ("absent",), ("target",), repeats=True),
-    Op.FILE: Shape(5, ("mode",), ("target", "bytes"), repeats=True),
-    Op.SEAL_ROOT: Shape(6, required=True),
-    Op.LOOPBACK: Shape(7),
-    Op.RLIMIT: Shape(8, ("resource", "soft", "hard"), repeats=True),
-    Op.AFFINITY: Shape(9, ("count", "affinity"), ("processors",)),
-    Op.UMASK: Shape(10, ("mask",)),
-    Op.IDENTITY: Shape(11, ("uid", "gid"), required=True),
-    Op.DROP_CAPABILITIES: Shape(12, required=True),
-    Op.NO_NEW_PRIVS: Shape(13, required=True),
-    Op.LANDLOCK: Shape(14, ("rung", "flags")),  # required where the kernel has it: the launcher sees to that
-    Op.SECCOMP: Shape(15, (), ("program",), required=True),
-    Op.EXPLAIN: Shape(16, ("flags",), ("program",)),
-    Op.EXEC: Shape(17, ("argc",), ("cwd",), required=True),  # then argv, then env
+    Op.COLLECT: Shape(3, ("max_bytes",), ("path",), repeats=True, kinds=_EXECUTED),
+    Op.TERMINAL: Shape(4, ("rows", "columns"), kinds=frozenset({PlanKind.EXEC})),
+    Op.ROOTFS: Shape(5, (), ("source",), kinds=_MOUNTED),
+    Op.IMAGE: Shape(5, ("flags", "size_bytes", "inodes"), ("source",), kinds=_MOUNTED),
+    Op.BIND: Shape(6, ("flags",), ("source", "target"), repeats=True, kinds=_MOUNTED),
+    Op.TMPFS: Shape(6, ("size_bytes", "inodes", "mode", "noexec"), ("target",), repeats=True, kinds=_MOUNTED),
+    Op.HIDE: Shape(6, (), ("target",), repeats=True, kinds=_MOUNTED),
+    Op.PROTECT: Shape(6, ("absent",), ("target",), repeats=True, kinds=_MOUNTED),
+    Op.FILE: Shape(6, ("mode",), ("target", "bytes"), repeats=True, kinds=_MOUNTED),
+    Op.CAPTURE: Shape(6, ("flags", "size_bytes", "inodes"), ("source", "target"), repeats=True, kinds=_LIVING),
+    Op.RESTORE: Shape(6, ("flags", "size_bytes", "inodes"), ("saved", "target"), repeats=True, kinds=_LIVING),
+    Op.VOLUME: Shape(6, ("flags", "size_bytes", "inodes"), ("name", "target"), repeats=True, kinds=_MOUNTED),
+    Op.SEAL_ROOT: Shape(7, required=True, kinds=_MOUNTED),
+    Op.LOOPBACK: Shape(8, kinds=_MOUNTED),
+    Op.RLIMIT: Shape(9, ("resource", "soft", "hard"), repeats=True, kinds=_EXECUTED),
+    Op.AFFINITY: Shape(10, ("count", "affinity"), ("processors",), kinds=_EXECUTED),
+    Op.UMASK: Shape(11, ("mask",), kinds=_EXECUTED),
+    Op.IDENTITY: Shape(12, ("uid", "gid"), required=True),
+    Op.DROP_CAPABILITIES: Shape(13, required=True, kinds=_EXECUTED),
+    Op.NO_NEW_PRIVS: Shape(14, required=True, kinds=_EXECUTED),
+    # required where the kernel has it: the launcher sees to that
+    Op.LANDLOCK: Shape(15, ("rung", "flags"), kinds=_EXECUTED),
+    Op.PIN: Shape(16, kinds=_EXECUTED),
+    Op.SECCOMP: Shape(17, (), ("program",), required=True, kinds=_EXECUTED),
+    Op.EXPLAIN: Shape(18, ("flags",), ("program",), kinds=_EXECUTED),
+    Op.EXEC: Shape(19, ("argc",), ("cwd",), required=True, kinds=_EXECUTED),  # then argv, then env
 }
 
-_REQUIRED: Final = frozenset(op for op, shape in SHAPES.items() if shape.required)
+_REQUIRED: Final = {
+    kind: frozenset(op for op, shape in SHAPES.items() if shape.required and kind in shape.kinds) for kind in PlanKind
+}
 _RLIMITS: Final = {
     value: name.removeprefix("RLIMIT_").lower()
     for name, value in vars(resource).items()
     if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
 }
+_BIND_FLAGS: Final[dict[str, int]] = {flag.name.lower(): flag for flag in BindFlag if flag.name}
 _FLAGS: Final[dict[Op, dict[str, int]]] = {
-    Op.BIND: {flag.name.lower(): flag for flag in BindFlag if flag.name},
+    Op.BIND: _BIND_FLAGS,
+    Op.CAPTURE: _BIND_FLAGS,
+    Op.RESTORE: _BIND_FLAGS,
+    Op.VOLUME: _BIND_FLAGS,
+    Op.IMAGE: {flag.name.lower(): flag for flag in ImageFlag if flag.name},
     Op.LANDLOCK: {flag.name.lower(): flag for flag in LandlockFlag if flag.name},
     Op.EXPLAIN: {"halt": abi.EXPLAIN_HALT, "learn": abi.EXPLAIN_LEARN},
 }
+_BENEATH: Final = frozenset({Op.BIND, Op.CAPTURE})
+"""Whose strings are one more where their flags say BENEATH."""
 _OCTAL: Final = frozenset({"mode", "mask"})
 
 
@@ -125,7 +149,8 @@ class Step:
             target, data = self.strings
             shown |= {"target": _text(target), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         else:
-            shown |= {name: _text(one) for name, one in zip(shape.strings, self.strings, strict=True)}
+            names = (*shape.strings, "beneath") if self.op in _BENEATH else shape.strings
+            shown |= {name: _text(one) for name, one in zip(names, self.strings, strict=False)}
         return shown
 
     def check(self) -> None:
@@ -138,7 +163,7 @@ class Step:
         if self.op is Op.EXEC:
             if not 1 <= self.numbers[0] <= len(self.strings) - 1:
                 raise PlanError("EXEC: argc counts no argument, or more than there are")
-        elif len(self.strings) != len(shape.strings):
+        elif len(self.strings) != len(shape.strings) + self._more_strings():
             raise PlanError(f"{name}: {len(self.strings)} strings instead of {len(shape.strings)}")
         for index, string in enumerate(self.strings):
             if len(string) > abi.MAX_STRING:
@@ -146,6 +171,9 @@ class Step:
             binary = self.op in (Op.SECCOMP, Op.EXPLAIN) or (self.op is Op.FILE and index == 1)
             if not binary and b"\0" in string:
                 raise PlanError(f"{name}: a NUL inside a string")
+
+    def _more_strings(self) -> int:
+        return int(self.op in _BENEATH and bool(self.numbers[0] & BindFlag.BENEATH))
 
 
 class Part:
@@ -161,17 +189,19 @@ class Part:
 
 
 class Plan:
-    """The steps of one run, in the order of `SHAPES` and with every wall in it: else PlanError at construction."""
+    """The steps of one run, sandbox or exec, in the order of `SHAPES` and with every wall in it: else PlanError at
+    construction."""
 
-    def __init__(self, *parts: Part | Sequence[Step]) -> None:
+    def __init__(self, *parts: Part | Sequence[Step], kind: PlanKind = PlanKind.RUN) -> None:
         """The plan of these steps and parts, one after the other."""
         whole = [part if isinstance(part, Part) else Part(part) for part in parts]
         self.steps: Final = tuple([step for part in whole for step in part.steps])
-        _check_order(self.steps)
+        self.kind: Final = kind
+        _check_order(self.steps, kind)
         length = _PLAN.size + sum([len(part.packed) for part in whole])
         if length > abi.MAX_PLAN:
             raise PlanError(f"a plan of {length} bytes, at most {abi.MAX_PLAN}")
-        header = _PLAN.pack(abi.PLAN_MAGIC, abi.PROTOCOL_VERSION, len(self.steps), length)
+        header = _PLAN.pack(abi.PLAN_MAGIC, abi.PROTOCOL_VERSION, kind, len(self.steps), length)
         self._packed: Final = b"".join([header, *[part.packed for part in whole]])
 
     def pack(self) -> bytes:
@@ -188,20 +218,22 @@ class Plan:
         return [step.describe() for step in self.steps]
 
 
-def _check_order(steps: Sequence[Step]) -> None:
+def _check_order(steps: Sequence[Step], kind: PlanKind) -> None:
     if len(steps) > abi.MAX_STEPS:
         raise PlanError(f"{len(steps)} steps, at most {abi.MAX_STEPS}")
     seen: set[Op] = set()
     rank = 0
     for step in steps:
         shape = SHAPES[step.op]
+        if kind not in shape.kinds:
+            raise PlanError(f"{step.op.name} stands in a plan of the kind {kind.name}")
         if shape.rank < rank:
             raise PlanError(f"{step.op.name} stands too late")
         if step.op in seen and not shape.repeats:
             raise PlanError(f"{step.op.name} stands twice")
         rank = shape.rank
         seen.add(step.op)
-    if missing := _REQUIRED - seen:
+    if missing := _REQUIRED[kind] - seen:
         raise PlanError(f"{min(missing).name} is missing")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-import platform
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Final, Literal, cast, get_args
@@ -18,15 +18,17 @@ from immured import _core
 from immured._abi import lib
 from immured.errors import ConfigurationError, Refused
 from immured.isolation import syscalls
-from immured.isolation.profiles import SHIPPED, Profiles, permits
+from immured.isolation.profiles import SHIPPED, Profile, Profiles, permits
 from immured.isolation.syscalls import Architecture, Condition, Rule
 
 __all__ = [
     "AUDIT_ARCH",
     "compile_profile",
     "compile_uncached",
+    "expand",
     "host_architecture",
     "learnable",
+    "named_calls",
     "preload",
     "profile_names",
 ]
@@ -60,7 +62,7 @@ def host_architecture() -> Architecture:
     Raises:
         ConfigurationError: `unsupported_architecture`: no filter can be made for it.
     """
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in get_args(Architecture):
         raise ConfigurationError(
             "unsupported_architecture", f"there are no system-call tables for {machine}", "run on x86_64 or aarch64"
@@ -108,17 +110,7 @@ def compile_uncached(
     explain: Form,
 ) -> bytes:
     """`compile_profile` without a memory of earlier programs."""
-    walls = syscalls.walls()
-    try:
-        profile = profiles[name]
-    except KeyError:
-        raise _unknown("profile", name, profiles.names()) from None
-    added = frozenset(_expand(allow))
-    denied = frozenset(_expand(deny))
-    for call in sorted(added & (walls.never | walls.absent)):
-        raise Refused("manifest_invalid", f"syscalls.allow: no profile can allow {call}", f"take {call} out of allow")
-    for call in sorted(denied & walls.needed):
-        raise Refused("manifest_invalid", f"syscalls.deny: no program runs without {call}", f"take {call} out of deny")
+    profile, added, denied = named_calls(name, allow, deny, profiles)
     rules: list[_Row] = []
     plain = _rows(architecture, explain, syscalls.ALLOW)
     default = _rows(architecture, explain, profile.default)
@@ -145,6 +137,25 @@ def compile_uncached(
         raise Refused(
             "manifest_invalid", f"syscalls: the filter of {name} does not compile: {fault}", "name fewer rules"
         ) from fault
+
+
+def named_calls(
+    name: str, allow: Iterable[str], deny: Iterable[str], profiles: Profiles = SHIPPED
+) -> tuple[Profile, frozenset[str], frozenset[str]]:
+    """The profile, and which calls are added to it and taken away. Raises Refused `manifest_invalid` as
+    `compile_profile` does, for all but rules that do not compile."""
+    walls = syscalls.walls()
+    try:
+        profile = profiles[name]
+    except KeyError:
+        raise _unknown("profile", name, profiles.names()) from None
+    added = frozenset(expand(allow))
+    denied = frozenset(expand(deny))
+    for call in sorted(added & (walls.never | walls.absent)):
+        raise Refused("manifest_invalid", f"syscalls.allow: no profile can allow {call}", f"take {call} out of allow")
+    for call in sorted(denied & walls.needed):
+        raise Refused("manifest_invalid", f"syscalls.deny: no program runs without {call}", f"take {call} out of deny")
+    return profile, added, denied
 
 
 _cached = lru_cache(maxsize=256)(compile_uncached)
@@ -237,8 +248,8 @@ def _learned() -> Mapping[str, tuple[Condition, ...]]:
     return watched
 
 
-def _expand(names: Iterable[str]) -> Iterator[str]:
-    """Calls and `@group`s as calls."""
+def expand(names: Iterable[str]) -> Iterator[str]:
+    """Calls and `@group`s as calls. Raises Refused `manifest_invalid` for a name that is neither."""
     groups = syscalls.groups()
     for name in names:
         if name.startswith("@"):

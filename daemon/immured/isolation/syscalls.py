@@ -12,12 +12,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Final, Literal, NamedTuple, cast, get_args
 
 from immured import _core
 from immured._abi import lib
 from immured.errors import ConfigurationError
+from immured.shipped import shipped
 
 __all__ = [
     "Architecture",
@@ -146,7 +146,7 @@ def action_text(action: int) -> str:
 def read(name: str) -> str:
     """A file of profiles/seccomp/. Raises ConfigurationError `profile_missing`."""
     try:
-        return files("immured").joinpath("profiles", "seccomp", name).read_text("utf-8")
+        return shipped("profiles", "seccomp", name).read_text("utf-8")
     except FileNotFoundError as missing:
         raise ConfigurationError(
             "profile_missing", f"the package lacks profiles/seccomp/{name}", "reinstall immured"
@@ -255,5 +255,5 @@ def explained() -> Explained:
 def profile_names() -> tuple[str, ...]:
     """The names of the profiles that the package holds, sorted."""
     others = {"explain", "groups", "walls"}
-    listing = (entry.name for entry in files("immured").joinpath("profiles", "seccomp").iterdir())
+    listing = (entry.name for entry in shipped("profiles", "seccomp").iterdir())
     return tuple(sorted({name.removesuffix(".toml") for name in listing if name.endswith(".toml")} - others))

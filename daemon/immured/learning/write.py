@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from immured.isolation.profiles import SHIPPED
@@ -53,6 +53,8 @@ def manifest_text(learned: Learned, base: Mapping[str, object]) -> str:
     """A TOML manifest of schema 1. `base` is a manifest's map, perhaps empty; what it says is kept, but for a network
     and a profile that it does not name."""
     given = {name: dict(value) if isinstance(value, Mapping) else value for name, value in base.items()}
+    if given.get("parameters"):
+        learned = _with_dollars(learned)
     out = [
         "# Learned from one run, and allows it: read it before you rely on it (docs/learning.md).",
         f"#   {_comment(' '.join(learned.command))}",
@@ -75,6 +77,26 @@ def manifest_text(learned: Learned, base: Mapping[str, object]) -> str:
         if isinstance(table, dict) and name not in ("command", "filesystem", "network", "limits", "syscalls"):
             out += ["", f"[{name}]", *(_line(key, value) for key, value in table.items())]
     return "\n".join(out) + "\n"
+
+
+def _with_dollars(learned: Learned) -> Learned:
+    """Beside parameters a dollar is written twice."""
+
+    def twice(rows: Mapping[str, str]) -> dict[str, str]:
+        return {path.replace("$", "$$"): why for path, why in rows.items()}
+
+    grants = learned.grants
+    return replace(
+        learned,
+        cwd=None if learned.cwd is None else learned.cwd.replace("$", "$$"),
+        grants=replace(
+            grants,
+            read=twice(grants.read),
+            write=twice(grants.write),
+            exists=twice(grants.exists),
+            hide=twice(grants.hide),
+        ),
+    )
 
 
 def _command(learned: Learned, given: dict[str, object]) -> list[str]:

@@ -60,6 +60,7 @@ def _count(text: str) -> int:
 
 _KINDS: Final = {
     "memory": _Kind(size_of, show_size, 1 << 20, 1 << 50, optional=False),
+    "swap": _Kind(size_of, show_size, 0, 1 << 50, optional=False),
     "pids": _Kind(_count, str, 1, 1 << 22, optional=False),
     "files": _Kind(_count, str, 4, 1 << 20, optional=False),
     "cpus": _Kind(cpus_of, show_cpus, 10, 4_096_000),
@@ -138,8 +139,8 @@ def _limit(fields: Fields, name: str) -> int | None:
 
 
 def _number(fields: Fields, name: str, kind: _Kind, value: object) -> int:
-    if name == "cpus" and type(value) in (int, float):
-        value = f"{value:.6f}".rstrip("0").rstrip(".")
+    if name == "cpus" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = _decimal(value)
     elif type(value) is int and kind.numeric:
         return value
     if not isinstance(value, str):
@@ -148,6 +149,24 @@ def _number(fields: Fields, name: str, kind: _Kind, value: object) -> int:
         return kind.read(value)
     except ValueError as error:
         raise fields.wrong(name, f"is {shown(value)}; {error}") from None
+
+
+def _decimal(value: int | float) -> str:
+    """As it would be written out: what is too precise is refused and not rounded."""
+    number, _, exponent = repr(value).partition("e")
+    if exponent:
+        number = _moved(number, int(exponent))
+    return number.removesuffix(".0")
+
+
+def _moved(number: str, places: int) -> str:
+    """A decimal number with its point so many places further to the right, or to the left."""
+    sign = "-" if number.startswith("-") else ""
+    whole, _, part = number.removeprefix("-").partition(".")
+    if places < 0:
+        return f"{sign}0.{(whole + part).rjust(len(part) - places, '0')}"
+    part = part.ljust(places, "0")
+    return f"{sign}{whole}{part[:places]}" + (f".{part[places:]}" if part[places:] else "")
 
 
 def _hint(kind: _Kind) -> str:

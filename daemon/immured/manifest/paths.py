@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ALWAYS_MOUNTED", "MAX_PATH", "beneath", "path_of", "target_problem"]
+__all__ = ["ALWAYS_MOUNTED", "MAX_PATH", "FilledPath", "beneath", "path_of", "target_problem"]
 
 MAX_PATH: Final = 4095
 ALWAYS_MOUNTED: Final = (b"/tmp", b"/dev/shm")
@@ -12,6 +12,19 @@ ALWAYS_MOUNTED: Final = (b"/tmp", b"/dev/shm")
 
 _MAX_NAME: Final = 255
 _KERNELS: Final = (b"/proc", b"/sys", b"/dev")
+
+
+class FilledPath(str):
+    """A path with a parameter in it. `beneath`: the directory below which nothing but names leads to it."""
+
+    __slots__ = ("beneath",)
+    beneath: bytes
+
+    @classmethod
+    def of(cls, text: str, directory: bytes) -> FilledPath:
+        made = cls(text)
+        made.beneath = directory
+        return made
 
 
 def path_of(value: str | bytes) -> bytes:

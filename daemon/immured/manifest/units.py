@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from typing import Final
 
 __all__ = [
@@ -51,14 +50,20 @@ def duration_of(text: str) -> int:
     found = _DURATION.fullmatch(text)
     if not found:
         raise ValueError("write a number with its unit: ms, s, m, h or d")
-    return int(Decimal(found[1]) * _NANOSECONDS[found[2]])
+    return _times(found[1], _NANOSECONDS[found[2]])
 
 
 def cpus_of(text: str) -> int:
     """Thousandths of a CPU: `2`, `0.5`, `1.25`."""
     if not _CPUS.fullmatch(text):
         raise ValueError("write a number of CPUs with at most three decimals, such as 1.5")
-    return int(Decimal(text) * 1000)
+    return _times(text, 1000)
+
+
+def _times(text: str, factor: int) -> int:
+    """A decimal number of at most nine decimals so many times, cut to a whole one."""
+    whole, _, part = text.partition(".")
+    return int(whole + part.ljust(9, "0")) * factor // 1_000_000_000
 
 
 def cores_of(text: str) -> int:

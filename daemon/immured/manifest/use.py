@@ -5,25 +5,81 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from immured.errors import Refused
+from immured.manifest.words import fits
 from immured.wire.strict import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from immured.manifest.schema import Manifest
+    from immured.manifest.schema import Command, Manifest, Program
 
-__all__ = ["check_use"]
+__all__ = ["check_manifest", "check_use", "permits", "permits_program", "programs"]
 
 
 def check_use(manifest: Manifest, argv: Sequence[bytes], persona: str | None, tenant: str) -> None:
     """Raises Refused `denied` where the manifest is for other personas, other tenants or other commands."""
+    check_manifest(manifest, persona, tenant)
+    permits(manifest, argv)
+
+
+def permits(manifest: Manifest, argv: Sequence[bytes]) -> None:
+    """Raises Refused `denied` where the manifest is for other commands."""
+    allow = manifest.command.allow
+    if not allow or any(one.name == argv[0] and _fit(one, argv[1:]) for one in allow):
+        return
+    words = argv[:1]
+    if any(one.name == argv[0] for one in allow):
+        words = argv[:16]  # what is wrong is among the arguments
+    raise _denied(manifest, "command.allow", f"the command {shown(_line(words), 200)}")
+
+
+def programs(
+    command: Command, path: bytes, argv0: bytes = b"", arguments: Sequence[bytes] | None = None
+) -> tuple[Program, ...]:
+    """The entries of `allow` that permit the file at `path`, as it was found inside.
+
+    `argv0`: what the order called it; empty for an interpreter, which the order did not name. An entry permits it that
+    is what the order wrote, or that is this path, or that has no slash and is its base name, where its directory is one
+    of the manifest's own PATH. `arguments`: the words after it, which must fit as well; None: they have been looked at.
+    """
+    directory, _, base = path.rpartition(b"/")
+    found = []
+    for one in command.allow:
+        if b"/" in one.name:
+            named = one.name in (path, argv0)
+        else:
+            named = one.name == argv0 or (one.name == base and (directory or b"/") in _searched(command))
+        if named and (arguments is None or _fit(one, arguments)):
+            found.append(one)
+    return tuple(found)
+
+
+def permits_program(
+    command: Command, path: bytes, argv0: bytes = b"", arguments: Sequence[bytes] | None = None
+) -> Program | None:
+    """The first of `programs`."""
+    return next(iter(programs(command, path, argv0, arguments)), None)
+
+
+def check_manifest(manifest: Manifest, persona: str | None, tenant: str) -> None:
+    """Raises Refused `denied` where the manifest is for other personas or other tenants, whatever the command."""
     if manifest.personas and persona not in manifest.personas:
         who = "a command without a persona" if persona is None else f"the persona {shown(persona)}"
         raise _denied(manifest, "personas", who)
     if manifest.tenants and tenant not in manifest.tenants:
         raise _denied(manifest, "tenants", f"the tenant {shown(tenant)}")
-    if manifest.command.allow and argv[0] not in manifest.command.allow:
-        raise _denied(manifest, "command.allow", f"the command {shown(argv[0].decode('utf-8', 'backslashreplace'))}")
+
+
+def _fit(program: Program, words: Sequence[bytes]) -> bool:
+    return not program.arguments or any(fits(words, pattern) for pattern in program.arguments)
+
+
+def _searched(command: Command) -> list[bytes]:
+    return [one.rstrip(b"/") or b"/" for one in dict(command.env).get(b"PATH", b"").split(b":") if one]
+
+
+def _line(words: Sequence[bytes]) -> str:
+    return b" ".join(words).decode("utf-8", "backslashreplace")
 
 
 def _denied(manifest: Manifest, field: str, what: str) -> Refused:
