@@ -14,13 +14,15 @@ import select
 import socket
 import termios
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from immured.errors import Refused
+from immured.identity.certificates import Presented
 from immured.isolation.messages import Peer
 from immured.service.disposal import Disposal
 from immured.service.limits import Budget, Limits
+from immured.service.turnstile import ATTEMPT, GLANCE, Turnstile
 from immured.wire.frames import Frame, FrameReader, encode_frame
 from immured.wire.sockets import EndOfStream, receive_some
 
@@ -36,6 +38,8 @@ class ChannelOwner(Protocol):
     waiting: Budget
     unfinished: Budget
     disposal: Disposal
+    entrance: Turnstile
+    turnstile: Turnstile
 
     def frame(self, channel: Channel, frame: Frame) -> None:
         """A whole frame came. Its descriptors are the owner's now."""
@@ -56,6 +60,7 @@ class Channel:
     __slots__ = (
         "_closing",
         "_drained",
+        "_entered",
         "_frame_since",
         "_half_closed",
         "_holds",
@@ -63,9 +68,12 @@ class Channel:
         "_out",
         "_owner",
         "_progress",
+        "_proven",
+        "_queued",
         "_reader",
         "_reading",
         "_sock",
+        "_spent",
         "_unfinished",
         "_waiting",
         "_watched",
@@ -76,6 +84,7 @@ class Channel:
         "on_closed",
         "on_last_word",
         "peer",
+        "presented",
     )
 
     def __init__(self, owner: ChannelOwner, number: int, peer: Peer, sock: socket.socket) -> None:
@@ -94,6 +103,10 @@ class Channel:
         self._unfinished = 0
         self._progress = 0.0
         self._frame_since: float | None = None
+        self._entered = False
+        self._proven = False
+        self._queued = False
+        self._spent = 0
         self._drained: list[Callable[[], None]] = []
         self.number = number
         self.peer = peer
@@ -101,10 +114,34 @@ class Channel:
         self.in_flight = 0
         self.on_closed: dict[object, Callable[[], None]] = {}
         self.on_last_word: dict[object, Callable[[], None]] = {}
+        self.presented = Presented()
 
-    def start(self) -> None:
-        """Begin to read."""
-        self._update_reading()
+    def enter(self, hello: Callable[[], bytes]) -> None:
+        """Say hello and begin to read, when it is this user's turn."""
+        if self._owner.entrance.passes(self.peer.uid):
+            self._enter(hello)
+        else:
+            self._wait(self._owner.entrance, lambda: self._enter(hello))
+
+    def proven(self) -> None:
+        """A command of the peer's was taken: what the way to it has cost was not for nothing."""
+        self._proven = True
+        if self._entered:
+            self._owner.entrance.take(self.peer.uid, -ATTEMPT)
+            self._entered = False
+        if self._spent:
+            self._owner.turnstile.take(self.peer.uid, -self._spent)
+            self._spent = 0
+
+    def stray(self) -> None:
+        """A frame came that nobody waits for: an attempt, of who has proven nothing."""
+        self._spend(ATTEMPT)
+
+    def failed(self) -> None:
+        """What came proves nothing: from here on the connection is again as one that has just begun."""
+        self._proven = False
+        self._spent = 0
+        self._owner.turnstile.take(self.peer.uid, ATTEMPT)
 
     @property
     def congested(self) -> bool:
@@ -140,17 +177,21 @@ class Channel:
 
     def send(self, body: bytes) -> None:
         """Queue one frame. A client for whom too much waits is cut off; on a closed channel nothing happens."""
+        self.send_parts((encode_frame(body),))
+
+    def send_parts(self, parts: Sequence[bytes]) -> None:
+        """The same of a frame in parts, its header among them."""
         if self.closed:
             return
-        frame = memoryview(encode_frame(body))
+        sent = 0
         if not self._out:
-            sent = self._try_send(frame)
-            if sent is None:
+            tried = self._try_send(parts)
+            if tried is None:
                 return
-            if sent == len(frame):
-                return
-            frame = frame[sent:]
-        size = len(frame)
+            sent = tried
+        size = sum(map(len, parts)) - sent
+        if not size:
+            return
         if self._waiting + size > self._owner.limits.waiting_per_connection or not self._owner.waiting.take(
             self.peer.uid, size
         ):
@@ -158,7 +199,10 @@ class Channel:
             return
         if not self._out:
             self._progress = self._loop.time()
-        self._out.append(frame)
+        for part in parts:
+            if sent < len(part):
+                self._out.append(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
         self._waiting += size
         if not self._writing:
             self._writing = True
@@ -198,7 +242,8 @@ class Channel:
         limits = self._owner.limits
         if self.closed:
             return False
-        if self._frame_since is not None and now - self._frame_since > limits.frame_deadline_s:
+        slow = self._frame_since is not None and now - self._frame_since > limits.frame_deadline_s
+        if slow and not self._queued:  # else it is we who keep it waiting
             took = f"a frame took longer than {limits.frame_deadline_s:g} s to arrive"
             self._break(Refused("slow_frame", took, "send a frame's bytes in one go"))
             return self._watched
@@ -214,7 +259,12 @@ class Channel:
     def _readable(self) -> None:
         if self._owner.disposal.burdened(self.peer.uid):
             self._pause()
-            return
+        elif self._proven or self._owner.turnstile.passes(self.peer.uid):
+            self._read()
+        else:
+            self._wait(self._owner.turnstile, self._read)
+
+    def _read(self) -> None:
         try:
             frame = receive_some(self._sock, self._reader, close=self.dispose)
             if frame is None:
@@ -232,6 +282,7 @@ class Channel:
             self.close()
             return
         if frame is None:
+            self._spend(GLANCE)
             self._unfinished_frame()
             return
         if self._frame_since is not None:
@@ -267,7 +318,39 @@ class Channel:
         self._maybe_finish()
         self._update_reading()
 
+    def _enter(self, hello: Callable[[], bytes]) -> None:
+        self._entered = True
+        self._owner.entrance.take(self.peer.uid, ATTEMPT)
+        self.send(hello())
+        self._update_reading()
+
+    def _spend(self, thousandths: int) -> None:
+        if not self._proven:
+            self._spent += thousandths
+            self._owner.turnstile.take(self.peer.uid, thousandths)
+
+    def _wait(self, turnstile: Turnstile, go: Callable[[], None]) -> None:
+        """Read nothing until it is this user's turn; whoever has left by then misses it."""
+
+        def my_turn() -> None:
+            self._queued = False
+            if self.closed:
+                return
+            if self._hung_up():
+                self.close()
+                return
+            self._update_reading()
+            if self._frame_since is not None:
+                self._frame_since = self._loop.time()  # the wait was ours
+            go()
+
+        self._queued = True
+        self._update_reading()
+        self._watch()
+        turnstile.wait(self.peer.uid, my_turn)
+
     def _break(self, error: Refused) -> None:
+        self.failed()
         self._frame_since = None
         self._closing = True
         self._owner.broken(self, error)
@@ -276,7 +359,7 @@ class Channel:
     def _update_reading(self) -> None:
         if self.closed:
             return
-        wanted = not (self._half_closed or self._closing) and (
+        wanted = not (self._half_closed or self._closing or self._queued) and (
             not self._reader.at_boundary or (not self._holds and self._waiting <= self._owner.limits.high_water)
         )
         if wanted == self._reading:
@@ -314,10 +397,10 @@ class Channel:
 
     # -- writing
 
-    def _try_send(self, data: memoryview) -> int | None:
+    def _try_send(self, parts: Iterable[bytes | memoryview]) -> int | None:
         """Bytes sent, 0 where the socket is full; None: the peer is gone, and the channel closed."""
         try:
-            return self._sock.send(data, socket.MSG_NOSIGNAL)
+            return self._sock.sendmsg(parts, (), socket.MSG_NOSIGNAL)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError:
@@ -327,7 +410,7 @@ class Channel:
     def _writable(self) -> None:
         while self._out:
             data = self._out[0]
-            sent = self._try_send(data)
+            sent = self._try_send((data,))
             if sent is None:
                 return
             if sent:

@@ -34,10 +34,12 @@ class Collected:
     failed: list[str] = field(default_factory=list)
 
 
-async def collect(paths: Sequence[str], fds: Mapping[int, int], *, room: int, re: bytes, channel: Channel) -> Collected:
+async def collect(
+    paths: Sequence[str], fds: Mapping[int, int], *, room: int, re: bytes, channel: Channel, prefix: str = ""
+) -> Collected:
     """Read the descriptor `fds[i]` of each `paths[i]`; a path without one is left out. `room`: bytes left in the reply.
 
-    The descriptors are only borrowed.
+    The descriptors are only borrowed. What does not fit goes on the stream `file:` + path, `prefix` before it.
     """
     found = Collected()
     for index, path in enumerate(paths):
@@ -51,7 +53,7 @@ async def collect(paths: Sequence[str], fds: Mapping[int, int], *, room: int, re
                 found.files[path] = content
                 room -= len(content) + len(path) + 16
             else:
-                found.streams[f"file:{path}"] = await _send(fd, f"file:{path}", re, channel)
+                found.streams[f"file:{path}"] = await _send(fd, f"{prefix}file:{path}", re, channel)
         except (OSError, TimeoutError):
             found.failed.append(path)
     return found

@@ -10,7 +10,6 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
 import immured
@@ -21,8 +20,9 @@ from immured.isolation import syscalls
 from immured.isolation.seccomp import AUDIT_ARCH, host_architecture
 from immured.isolation.syscalls import Architecture
 from immured.service.state import Paths
+from immured.shipped import shipped
 
-__all__ = ["broker_filter", "make_domain"]
+__all__ = ["broker_filter", "make_domain", "readable"]
 
 _REFUSE: Final = lib.SECCOMP_RET_ERRNO | errno.EPERM
 _ABSENT: Final = lib.SECCOMP_RET_ERRNO | errno.ENOSYS
@@ -30,20 +30,23 @@ _LIBRARIES: Final = ("/usr", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/e
 
 
 @cache
-def broker_filter(architecture: Architecture | None = None) -> bytes:
-    """profiles/broker/seccomp.toml as `struct sock_filter[]`, for this machine or another architecture."""
+def broker_filter(architecture: Architecture | None = None, *, outward: bool = False) -> bytes:
+    """profiles/broker/seccomp.toml as `struct sock_filter[]`, for this machine or another architecture.
+
+    `outward`: with what profiles/broker/outward.toml adds, for a process of its own that speaks to another machine.
+    """
     arch = architecture or host_architecture()
-    profile = tomllib.loads(files("immured").joinpath("profiles", "broker", "seccomp.toml").read_text("utf-8"))
-    rules: dict[str, list[tuple[int, tuple[syscalls.Condition, ...]]]] = {
-        call: [(syscalls.ALLOW, ())] for call in profile["allow"]
-    }
-    rules |= {call: [(_ABSENT, ())] for call in profile["absent"]}
-    for guard in profile["guards"]:
-        parsed = [
-            (syscalls.parse_action(rule["then"]), tuple(map(syscalls.parse_condition, rule["when"])))
-            for rule in guard["rules"]
-        ]
-        rules |= dict.fromkeys(guard["calls"], parsed)
+    rules: dict[str, list[tuple[int, tuple[syscalls.Condition, ...]]]] = {}
+    for name in ("seccomp.toml", "outward.toml") if outward else ("seccomp.toml",):
+        profile = tomllib.loads(shipped("profiles", "broker", name).read_text("utf-8"))
+        rules |= {call: [(syscalls.ALLOW, ())] for call in profile["allow"]}
+        rules |= {call: [(_ABSENT, ())] for call in profile["absent"]}
+        for guard in profile["guards"]:
+            parsed = [
+                (syscalls.parse_action(rule["then"]), tuple(map(syscalls.parse_condition, rule["when"])))
+                for rule in guard["rules"]
+            ]
+            rules |= dict.fromkeys(guard["calls"], parsed)
     return _core.seccomp_compile(
         AUDIT_ARCH[arch],
         [
@@ -65,9 +68,13 @@ def make_domain(paths: Paths, abi: int | None = None) -> Landlock:
     """
     domain = Landlock(abi)
     try:
-        for directory in (paths.keys, paths.ledger, paths.manifests):
+        for directory in (
+            *(paths.keys, paths.ledger, paths.manifests, paths.policies, paths.proposals),
+            *(paths.volumes, paths.snapshots, paths.accepting),
+        ):
             _allow(domain, os.fspath(directory), WRITE)
-        for path in _readable():
+        _allow(domain, os.fspath(paths.images), READ)
+        for path in readable():
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                 _allow(domain, path, READ)
         _allow(domain, os.devnull, DEVICE)
@@ -81,7 +88,8 @@ def make_domain(paths: Paths, abi: int | None = None) -> Landlock:
     return domain
 
 
-def _readable() -> Iterator[str]:
+def readable() -> Iterator[str]:
+    """Where Python and its libraries are, which whoever goes on importing has to read."""
     # Not sys.path, which may name the directory that somebody happened to start us in.
     places: Iterable[str] = (sys.prefix, sys.base_prefix, *immured.__path__, *_LIBRARIES)
     yield from dict.fromkeys(place for place in places if place != "/")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from immured.service.turnstile import BAD_FRAMES
+
 __all__ = ["Budget", "Limits"]
 
 
@@ -12,6 +14,7 @@ class Limits:
     """Bounds of the socket side. The hello tells the first three to clients."""
 
     connections_per_uid: int = 256
+    bad_frames_per_uid: int = BAD_FRAMES
     requests_per_connection: int = 128
     connections: int = 8192
     frame_deadline_s: float = 10.0  # from a frame's first byte to its last

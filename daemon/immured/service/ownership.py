@@ -20,7 +20,12 @@ from immured.service.state import Paths
 
 __all__ = ["hand_over"]
 
-_KEYS: Final = frozenset({"daemon.pem", "daemon.pub", "keyring.json", "ledger.pem", "ledger.vkey"})
+_KEYS: Final = frozenset(
+    {
+        *("daemon.pem", "daemon.pub", "daemon.next.pem", "daemon.former.pem"),
+        *("keyring.json", "ledger.pem", "ledger.vkey"),
+    }
+)
 _DEPTH: Final = 4  # DIR/ledger/quarantine/FILE is three
 
 
@@ -33,10 +38,24 @@ def hand_over(paths: Paths, user: User) -> None:
     if facts.st_uid != 0 or facts.st_mode & 0o022:
         raise _bad(os.fspath(paths.root), "is not root's alone to write", "chown root and chmod go-w it")
     # Names in DIR are root's own, symlinks too: somebody may keep the ledger on another disk.
-    for directory, names in ((paths.keys, _KEYS), (paths.manifests, None), (paths.ledger, None)):
+    for directory, names in (
+        (paths.keys, _KEYS),
+        (paths.manifests, None),
+        (paths.ledger, None),
+        (paths.accepting, None),
+        (paths.policies, None),
+        (paths.proposals, None),
+    ):
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             _give_directory(fd, os.fspath(directory), names, user, _DEPTH)
+        finally:
+            os.close(fd)
+    # What lies deeper is the broker's own from the first day on, and as much of it as tenants wrote.
+    for directory in (paths.volumes, paths.snapshots):
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _give(fd, os.fspath(directory), user)
         finally:
             os.close(fd)
 
@@ -78,7 +97,9 @@ def _give(fd: int, path: str, user: User) -> None:
         raise _bad(
             path,
             f"belongs to uid {facts.st_uid}, who is not the broker's user",
-            "if that was the broker's user until now: chown -R root keys manifests ledger, in the state directory; "
+            "if that was the broker's user until now, in the state directory: "
+            "chown -R root keys manifests ledger accepting policy proposals; "
+            f"chown -R --from={facts.st_uid} {user.uid}:{user.gid} volumes snapshots; "
             "else find out who did that first",
         )
     if facts.st_mode & 0o022:

@@ -1,21 +1,24 @@
-"""From a run's arguments to its compiled plan: which manifest, and may this key use one of its own."""
+"""From a run's arguments to its compiled plan."""
 
 from __future__ import annotations
 
 from immured.errors import Refused
-from immured.identity.authorise import Actor, Permission, require
+from immured.identity.policy.warrant import Warrant
 from immured.isolation.compile import Compiled, RunSpec, compile_plan
-from immured.manifest.builtin import parse_map
 from immured.manifest.schema import Manifest
 from immured.service.arguments import RunArguments
 from immured.service.context import Service
-from immured.wire.strict import shown
+from immured.service.manifests import INLINE, admit, made
+from immured.service.storage import grants
 
 __all__ = ["plan_run"]
 
 
-def plan_run(service: Service, actor: Actor, arguments: RunArguments, sandbox: str) -> Compiled:
-    """The plan of one run. Raises Refused `unknown_manifest`, `manifest_invalid`, and as `compile_plan` does."""
+def plan_run(
+    service: Service, warrant: Warrant, arguments: RunArguments, sandbox: str, manifest: Manifest | None = None
+) -> Compiled:
+    """The plan of one run. `manifest`: already admitted. Raises Refused as `admit` and `compile_plan` do."""
+    actor = warrant.actor
     spec = RunSpec(
         sandbox=sandbox,
         argv=arguments.argv,
@@ -29,33 +32,18 @@ def plan_run(service: Service, actor: Actor, arguments: RunArguments, sandbox: s
         passed=frozenset(arguments.fds),
         learn=arguments.learn,
     )
+    manifest = manifest or admit(service, warrant, arguments.manifest, parameters=arguments.parameters)
     if arguments.learn:
-        _check_learner(actor)
-    manifest = _choose(service, actor, arguments.manifest)
-    return compile_plan(manifest, spec, service.launcher.facts, service.grants, profiles=service.state.config.profiles)
+        _check_learner(warrant, manifest)
+    granted = grants(service, actor, manifest)
+    return compile_plan(manifest, spec, service.launcher.facts, granted, profiles=service.state.config.profiles)
 
 
-def _check_learner(actor: Actor) -> None:
+def _check_learner(warrant: Warrant, manifest: Manifest) -> None:
     """Who learns sees what he may read, and makes calls that no manifest names yet: what an inline manifest could say.
 
     Raises Refused `denied`, and `root_owned` for root, who may read everything.
     """
-    require(actor, Permission.RUN_INLINE, "learn")
-    if actor.uid == 0:
+    warrant.require(INLINE, made(warrant, manifest))
+    if warrant.actor.uid == 0:
         raise Refused("root_owned", "a learning run shows what its caller may read, and you are root", "act --as USER")
-
-
-def _choose(service: Service, actor: Actor, named: object) -> Manifest:
-    if named is None:
-        return service.state.default
-    if not isinstance(named, str):
-        require(actor, Permission.RUN_INLINE, "send manifests of its own")
-        return parse_map(named)
-    loaded = service.state.manifests.get(named)
-    if loaded is None:
-        raise Refused(
-            "unknown_manifest",
-            f"no manifest {shown(named, 80)} is loaded",
-            "`status` lists the loaded ones; or send it inline, as a map",
-        )
-    return loaded

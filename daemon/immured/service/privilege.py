@@ -8,13 +8,15 @@ socket, and it writes nowhere but in its own directories.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
 from immured.errors import ConfigurationError
 from immured.isolation.seccomp import preload
-from immured.manifest.builtin import default_manifest
+from immured.manifest.builtin import load_classes
 from immured.service import confine, harden
 from immured.service.broker_user import User
 from immured.service.commands import load_commands
@@ -29,6 +31,8 @@ _LATER: Final = (
     # Also kept out of a start's way by imports inside functions.
     *("immured.host.statx", "immured.service.daemon"),
 )
+_SELDOM: Final = ("sqlite3", "_sqlite3")
+"""What a question to a large ledger takes: a megabyte, left for the first of them where it is sure to be there then."""
 _NONE: Final = frozenset({"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"})
 
 
@@ -36,9 +40,26 @@ def prepare() -> None:
     """Load what would otherwise be loaded when it is first needed: the package may stand where only root can read."""
     for name in _LATER:
         importlib.import_module(name)
+    if not all(map(_is_the_systems, _SELDOM)):
+        for name in _SELDOM:
+            importlib.import_module(name)
     load_commands()
     preload()
-    default_manifest()
+    load_classes()
+
+
+def _is_the_systems(name: str) -> bool:
+    """Whether the broker can import it behind its walls too: a file of the system's own Python, which anybody may read,
+    and what that is linked to is where the system's libraries are. Of any other Python's nothing is known."""
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:
+        return False
+    path = Path(found.origin).resolve()
+    return (
+        path.is_relative_to("/usr")
+        and bool(path.stat().st_mode & stat.S_IROTH)
+        and all(above.stat().st_mode & stat.S_IXOTH for above in path.parents)
+    )
 
 
 def drop(user: User, paths: Paths) -> Paths:

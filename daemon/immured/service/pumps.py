@@ -7,20 +7,27 @@ payload. The broker's ends alone are non-blocking: the flag belongs to the open 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import fcntl
 import hashlib
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from immured.service.channel import Channel
+from immured.wire.data_frames import DataFrames
 from immured.wire.messages import MAX_CAPTURE, MAX_DATA, StreamRecord, data_body
 
-__all__ = ["Input", "Output", "OutputBound", "make_pipe"]
+__all__ = ["Held", "Input", "Output", "OutputBound", "make_pipe"]
 
 _HOLD_AT: Final = 256 * 1024
-_READ: Final = 65_536
-_MAX_DRAIN: Final = 4 << 20  # at once; a pipe holds at most 1 MiB
+_READ: Final = MAX_DATA
+_READS_AT_ONCE: Final = 4
+_GROWN: Final = 256 * 1024
+"""Bytes that the pipe of a program may hold that wrote as much as the usual one does before it was read once."""
+_MAX_DRAIN: Final = 4 << 20  # a pipe holds at most 1 MiB
 
 
 def make_pipe() -> tuple[int, int]:
@@ -63,20 +70,32 @@ class Output:
         self._bound = bound
         self._re = re
         self._channel = channel
+        self._frames = None if channel is None else DataFrames(re, name)
         self._digest = hashlib.sha256()
         self._length = 0
         self._kept = bytearray()
         self._watched = False
+        self._grown = False
         self._waiting_for_client = False
-        self._draining = False
+        self._left: int | None = None
         self._over: asyncio.Future[None] | None = None
         os.set_blocking(fd, False)
+
+    def _readable(self) -> None:
+        """A few reads for one wake-up; a program that writes much is given a pipe that holds more."""
+        for _ in range(_READS_AT_ONCE):
+            if self._read() < _READ or not self._watched:
+                return
+        if not self._grown and self._fd is not None:
+            self._grown = True
+            with contextlib.suppress(OSError):  # what one user's pipes may hold together is bounded
+                fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, _GROWN)
 
     def watch(self) -> None:
         """Read from now on whatever comes. Twice is once."""
         if self._fd is not None and not self._watched and not self._waiting_for_client:
             self._watched = True
-            self._loop.add_reader(self._fd, self._read)
+            self._loop.add_reader(self._fd, self._readable)
 
     def _unwatch(self) -> None:
         if self._fd is not None and self._watched:
@@ -106,14 +125,13 @@ class Output:
     async def drain(self, deadline: float) -> None:
         """The payload is dead: take what its pipe still holds, until its end or the loop's time `deadline`, and close.
 
-        Whoever else kept the write end is not waited for longer. What is left is bounded by the pipe, so a client that
-        reads slowly loses none of it.
+        Whoever else kept the write end is not waited for longer, and what they write is not read without end. What is
+        left is bounded by the pipe, so a client that reads slowly loses none of it.
         """
-        self._draining = True
+        self._left = _MAX_DRAIN
         self._waiting_for_client = False
-        left = _MAX_DRAIN
-        while left > 0 and (taken := self._read()):
-            left -= taken
+        while self._read():
+            pass
         if self._fd is not None:
             self._over = self._loop.create_future()
             self.watch()
@@ -142,9 +160,17 @@ class Output:
             data = os.read(self._fd, _READ)
         except (BlockingIOError, InterruptedError):
             return 0
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            data = b""  # a terminal whose other side nobody has open any more
         if not data:
             self.close()
             return 0
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left <= 0:
+                self.close()  # more than any pipe holds: somebody who lives on has it, and writes
         kept = self._bound.take(len(data))
         if kept:
             self._take(data if kept == len(data) else data[:kept])
@@ -159,9 +185,9 @@ class Output:
             if room > 0:
                 self._kept += data if len(data) <= room else data[:room]
             return
-        for start in range(0, len(data), MAX_DATA):
-            channel.send(data_body(self._re, self._name, data[start : start + MAX_DATA]))
-        if channel.congested and not self._draining and not self._waiting_for_client and self._fd is not None:
+        if self._frames is not None:
+            channel.send_parts(self._frames.parts(data))  # one read is one frame at most
+        if channel.congested and self._left is None and not self._waiting_for_client and self._fd is not None:
             self._waiting_for_client = True
             self._unwatch()
             channel.when_drained(self._resume)
@@ -172,10 +198,20 @@ class Output:
             self.watch()
 
 
+class Held(Protocol):
+    """Who feeds an input, and waits where it is full."""
+
+    def hold(self) -> None:
+        """Read no further, until `unhold`."""
+
+    def unhold(self) -> None:
+        """The inverse of `hold`."""
+
+
 class Input:
     """A payload's stdin. `fd` is the pipe's write end, owned. While too much waits for it, `channel` is held."""
 
-    def __init__(self, fd: int, channel: Channel) -> None:
+    def __init__(self, fd: int, channel: Held) -> None:
         self._loop = asyncio.get_running_loop()
         self._fd: int | None = fd
         self._channel = channel

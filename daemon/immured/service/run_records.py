@@ -14,23 +14,32 @@ from immured.service.collect import Collected
 from immured.service.request import Request
 from immured.wire.messages import StreamRecord
 
-__all__ = ["intent_data", "outcome_data", "result_map"]
+__all__ = ["bounded_violations", "intent_data", "outcome_data", "result_map"]
 
 _VIOLATION_ROOM: Final = 24 * 1024
 """Bytes of JSON in a run.finished entry, of 65,535."""
 _MEASURED: Final = ("cause", "exit_code", "signal", "usage", "events", "failure")
 
 
-def intent_data(request: Request, arguments: RunArguments, compiled: Compiled, sandbox: str) -> dict[str, object]:
-    """`data` of run.accepted. Of the environment and of files only the names: values may be secrets."""
+def intent_data(
+    request: Request, arguments: RunArguments, compiled: Compiled, names: Mapping[str, str], entry: int | None
+) -> dict[str, object]:
+    """`data` of run.accepted and exec.accepted. Of the environment and of files only names: values may be secrets.
+
+    `entry`: the index of the entry that has the manifest, None where it is built in.
+    """
     data: dict[str, object] = {
         **request.to_map(),
-        "sandbox": sandbox,
+        **names,
         "argv": arguments.argv,
         "manifest": compiled.manifest.digest,
         "plan": compiled.plan.digest,
         "enforcement": compiled.enforcement,
     }
+    if entry is not None:
+        data["manifest_entry"] = entry
+    if compiled.manifest.given:
+        data["parameters"] = dict(compiled.manifest.given)
     if arguments.cwd is not None:
         data["cwd"] = arguments.cwd
     named: dict[str, tuple[object, ...]] = {
@@ -48,7 +57,7 @@ def intent_data(request: Request, arguments: RunArguments, compiled: Compiled, s
 
 
 def result_map(
-    sandbox: str,
+    names: Mapping[str, str],
     compiled: Compiled,
     measured: Mapping[str, object],
     captured: Mapping[str, bytes],
@@ -56,8 +65,9 @@ def result_map(
     collected: Collected,
     violations: Sequence[Mapping[str, object]] = (),
 ) -> dict[str, object]:
-    """`result` of the reply. `measured` is what `isolation.outcome.result_fields` made of the launcher's report."""
-    result: dict[str, object] = {"sandbox": sandbox, **measured, **captured}
+    """`result` of the reply. `names` says of what; `measured` is what `isolation.outcome.result_fields` made of the
+    launcher's report."""
+    result: dict[str, object] = {**names, **measured, **captured}
     result["streams"] = {name: record.to_map() for name, record in {**records, **collected.streams}.items()}
     if collected.files:
         result["files"] = collected.files
@@ -69,13 +79,17 @@ def result_map(
 
 
 def outcome_data(
-    intent: int, result: Mapping[str, object], records: Mapping[str, StreamRecord], collected: Collected
+    intent: int,
+    result: Mapping[str, object],
+    records: Mapping[str, StreamRecord],
+    collected: Collected,
+    names: Mapping[str, str] | None = None,
 ) -> dict[str, object]:
-    """`data` of run.finished: the result without what was written, which enters by digest."""
-    data: dict[str, object] = {"sandbox": result["sandbox"], "intent": intent}
+    """`data` of run.finished and exec.finished: the result without what was written, which enters by digest."""
+    data: dict[str, object] = {**(names or {"sandbox": result["sandbox"]}), "intent": intent}
     data |= {name: result[name] for name in _MEASURED if name in result}
     data["streams"] = {name: _record(record) for name, record in {**records, **collected.streams}.items()}
-    if violations := _bounded(result["violations"]):
+    if violations := bounded_violations(result["violations"]):
         data["violations"] = violations
     if collected.files:
         data["files"] = {
@@ -85,7 +99,7 @@ def outcome_data(
     return data
 
 
-def _bounded(violations: object) -> list[Mapping[str, object]]:
+def bounded_violations(violations: object) -> list[Mapping[str, object]]:
     """As many rows as an entry has room for beside the rest, and how many there were of what is left out. A remedy says
     nothing that its rule does not, and stays in the reply."""
     kept: list[Mapping[str, object]] = []

@@ -12,49 +12,61 @@ import immured
 from immured.errors import Refused
 from immured.isolation.launcher import Connection
 from immured.service.channel import Channel
+from immured.service.daemon_keys import DaemonKeys
 from immured.service.disposal import Disposal
 from immured.service.limits import Budget, Limits
+from immured.service.shares import monotonic_ms
+from immured.service.turnstile import ATTEMPT, REASONS, Turnstile
 from immured.wire.envelope import seal
 from immured.wire.frames import MAX_FRAME, Frame
-from immured.wire.keys import PrivateKey
 from immured.wire.messages import HELLO, MAX_CAPTURE, MAX_DATA, MAX_LIFETIME_MS, REPLY, Hello, Reply
 
 __all__ = ["Server"]
 
 _CHECK_EVERY_S: Final = 1.0
 _GOODBYE_EVERY_S: Final = 0.02
+_AWAY_S: Final = 1.0
+_TOO_MANY: Final = "too_many_connections"
 _FOR_ROOT: Final = 64
 """Connections beyond the bound that only uid 0 gets: whoever holds all others keeps no operator out."""
 
 
 class Server:
     """Every connection of the daemon. `on_frame` takes whole frames (and owns their descriptors); `misbehaved` counts
-    what unauthenticated peers do wrong; `forget` tells the launcher that a connection is closed.
+    what unauthenticated peers do wrong; `forget` tells the launcher that a connection is closed, `turn_away` to let go
+    of a user's (a uid) for so many milliseconds.
     """
 
     def __init__(
         self,
         *,
-        key: PrivateKey,
+        keys: DaemonKeys,
         boot: bytes,
         limits: Limits,
         on_frame: Callable[[Channel, Frame], None],
         misbehaved: Callable[[int, str], None],
         forget: Callable[[int], None],
+        turn_away: Callable[[int, int], None],
     ) -> None:
         self.limits = limits
         self.waiting = Budget(limits.waiting)
         self.unfinished = Budget(limits.unfinished)
         self.disposal = Disposal()
-        self._key = key
+        loop = asyncio.get_running_loop()
+        let_in = limits.connections_per_uid + REASONS
+        self.entrance = Turnstile(let_in, clock=monotonic_ms, later=loop.call_later)
+        self.turnstile = Turnstile(limits.bad_frames_per_uid, clock=monotonic_ms, later=loop.call_later)
+        self._keys = keys
         self._boot = boot
         self._on_frame = on_frame
         self._misbehaved = misbehaved
         self._forget = forget
+        self._let_go = turn_away
+        self._away: dict[int, float] = {}
         self._channels: set[Channel] = set()
         self._by_uid: Counter[int] = Counter()
         self._watched: set[Channel] = set()
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._said_limits = {
             "frame": MAX_FRAME,
             "data": MAX_DATA,
@@ -73,15 +85,33 @@ class Server:
         channel = Channel(self, connection.number, connection.peer, connection.sock)
         self._channels.add(channel)
         self._by_uid[uid] += 1
-        channel.send(self._hello())
         if self._by_uid[uid] > self.limits.connections_per_uid:
             bound = f"uid {uid} has {self.limits.connections_per_uid} connections open, which is the bound"
-            self.broken(channel, Refused("too_many_connections", bound, "use one connection for many requests"))
-            channel.close_when_sent()
+            self._turn_away(channel, Refused(_TOO_MANY, bound, "use one connection for many requests"))
         elif len(self._channels) > self.limits.connections + (0 if uid else _FOR_ROOT):
-            self.broken(channel, Refused("too_many_connections", "the daemon's connections are all taken", "try later"))
+            self._turn_away(channel, Refused(_TOO_MANY, "the daemon's connections are all taken", "try later"))
+        else:
+            channel.enter(self._hello)
+
+    def _turn_away(self, channel: Channel, error: Refused) -> None:
+        """With a reason, while the user has credit for one: two signatures. A crowd is turned away without a word."""
+        if self.entrance.passes(channel.peer.uid):
+            self.entrance.take(channel.peer.uid, ATTEMPT)
+            channel.send(self._hello())
+            self.broken(channel, error)
             channel.close_when_sent()
-        channel.start()
+        else:
+            self._misbehaved(channel.peer.uid, error.code)
+            self._keep_away(channel.peer.uid)
+            channel.close()
+
+    def _keep_away(self, uid: int) -> None:
+        """Have the launcher see to a crowd; once is enough, though those that it let in before still come."""
+        now = self._loop.time()
+        if uid and now >= self._away.get(uid, 0.0):
+            self._away = {one: until for one, until in self._away.items() if now < until}
+            self._away[uid] = now + _AWAY_S
+            self._let_go(uid, round(1000 * _AWAY_S))
 
     async def say_goodbye(self, seconds: float) -> None:
         """At the end: let everyone go once they took what is queued for them, and after so many seconds anyway."""
@@ -106,7 +136,7 @@ class Server:
     def broken(self, channel: Channel, error: Refused) -> None:
         """Answer, once and signed, what put the stream out of step."""
         self._misbehaved(channel.peer.uid, error.code)
-        channel.send(seal(REPLY, Reply.refusal(error).to_payload(), [self._key]))
+        channel.send(seal(REPLY, Reply.refusal(error).to_payload(), self._keys.signing))
 
     def watch(self, channel: Channel) -> None:
         """Look at it about once a second until it asks for no more."""
@@ -134,10 +164,10 @@ class Server:
 
     def _hello(self) -> bytes:
         hello = Hello(
-            daemon=self._key.id,
+            daemon=self._keys.id,
             boot=self._boot,
             time_ms=time.time_ns() // 1_000_000,
             version=immured.__version__,
             limits=self._said_limits,
         )
-        return seal(HELLO, hello.to_payload(), [self._key])
+        return seal(HELLO, hello.to_payload(), self._keys.signing)

@@ -4,45 +4,36 @@ nobody yet; then, as a user of its own, the state and the ledger."""
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import immured
 from immured.errors import ConfigurationError, Refused
-from immured.host.cgroup import choose_cgroup, step_aside
-from immured.host.ids import SLOT_SIZE, SLOTS_PER_BLOCK
+from immured.identity.authority import Authority
 from immured.identity.replay import ReplayRecord
 from immured.isolation.launcher import Connection, Launcher
 from immured.ledger import Ledger, Pending, entry_types
-from immured.service import harden, privilege
-from immured.service.broker_user import User, find_user, lock_id
-from immured.service.config import Config, load_config
+from immured.ledger.rotation import Limits
+from immured.manifest.builtin import CLASSES, class_text
+from immured.service import daemon_keys, harden, policies, privilege, proposed
+from immured.service.broker_user import User
+from immured.service.config import Config
 from immured.service.context import log, now_ms
-from immured.service.locks import lock_slots, lock_state, wait_for_launcher
-from immured.service.notify import open_notifications
-from immured.service.ownership import hand_over
+from immured.service.daemon_keys import DaemonKeys
+from immured.service.exports import Exports
+from immured.service.launching import Options, launch
+from immured.service.manifest_files import DamagedError, ManifestFiles
+from immured.service.manifest_store import settle as settle_manifests
+from immured.service.metrics import counted_so_far
 from immured.service.recovery import LostRun, Recovery
-from immured.service.state import Paths, State, find_state, load_state, publish_key, save_keyring
+from immured.service.retaining import Retaining
+from immured.service.state import State, load_state, save_keyring
+from immured.service.witnesses import Witnesses
 from immured.wire.messages import Receipt
 
 __all__ = ["Opened", "Options", "open_all"]
-
-_LAUNCHER_WAIT_S: Final = 15.0
-_ID_LOCKS: Final = Path("/run/immured")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The command line's say; None leaves it to config.toml, and that to the defaults."""
-
-    state: Path
-    socket: Path | None = None
-    cgroup: Path | None = None
-    executable: Path = field(default_factory=lambda: Path(immured.__file__).parent / "_native" / "immured-launcher")
 
 
 @dataclass(slots=True)
@@ -58,6 +49,12 @@ class Opened:
     recovery: Recovery
     launcher: Launcher
     boot: bytes
+    volume_means: str
+    chosen: policies.Chosen
+    keys: DaemonKeys
+    exports: Exports
+    witnesses: Witnesses
+    retaining: Retaining
     ending: str = "it failed to start"
 
 
@@ -71,16 +68,52 @@ async def open_all(
     descriptors = harden.raise_descriptor_limit()
     async with contextlib.AsyncExitStack() as held:
         try:
-            launched = await _open_as_root(options, held, on_connection, on_lost)
+            launched = await launch(options, held, on_connection, on_lost)
+            shipped = policies.shipped_policy()
             reached = privilege.drop(launched.user, launched.paths)
-            replay = ReplayRecord()
-            state = load_state(reached.root, launched.config)
-            recovery = Recovery(replay, state.keyring, now_ms)
-            ledger = Ledger.open(reached.root, visit=recovery.visit)
+            config = launched.config
+            replay = ReplayRecord(per_key=config.nonces_per_key, total=config.nonces, held_bytes=config.held_replies)
+            state = load_state(reached.root, config)
+            authority = Authority(state.keyring, shipped)
+            recovery = Recovery(replay, authority, now_ms)
+            ledger = Ledger.open(
+                reached.root,
+                keeper=recovery,
+                checkpoint_seconds=config.checkpoint_s,
+                limits=_limits(config),
+                durability=config.durability,
+            )
+            exports = Exports(
+                launched.exporters,
+                ledger,
+                lambda: {"daemon": keys.id},
+                recovery.exports,
+                (reached.keys / "ledger.vkey").read_bytes(),
+            )
+            witnesses = Witnesses(
+                launched.collectors,
+                ledger,
+                reached.ledger,
+                lambda: {"daemon": keys.id},
+                recovery.witnesses,
+                (reached.keys / "ledger.vkey").read_bytes,
+            )
+            held.push_async_callback(exports.finish)  # once the ledger is closed, and its last head signed
+            held.push_async_callback(witnesses.finish)  # and cosigned
             held.callback(ledger.close)
+            retaining = Retaining(ledger, config.retain, exports.held, launched.unfixed)
+            held.push_async_callback(retaining.stop)
             _check_not_rolled_back(state, ledger)
-            if recovery.keyring is not state.keyring:
-                save_keyring(state.paths, recovery.keyring)
+            if authority.keyring is not state.keyring:
+                save_keyring(state.paths, authority.keyring)
+            authority.forget(now_ms())
+            state, keys = daemon_keys.settle(state, recovery.rotation, now_ms())
+            mended = settle_manifests(
+                ManifestFiles(state.paths.manifests), recovery.manifests, map(class_text, CLASSES), keys.signing
+            )
+            proposed.keep_only(state.paths, [one.id for one in authority.proposals])
+            chosen = policies.choose(state.paths, recovery.policies, shipped)
+            authority.set_policy(chosen.policy)
         except OSError as error:
             raise ConfigurationError(
                 "cannot_start", f"{error.filename or options.state}: {error.strerror}", "see `immure doctor`"
@@ -95,22 +128,25 @@ async def open_all(
             recovery,
             launched.launcher,
             os.urandom(16),
+            launched.volume_means,
+            chosen,
+            keys,
+            exports,
+            witnesses,
+            retaining,
         )
         held.push_async_callback(_last_words, opened)
         held.push_async_callback(opened.launcher.close)  # before the last words; a second time it does nothing
-        await _first_words(opened)
+        await _first_words(opened, mended)
+        exports.start()
+        retaining.start()
+        witnesses.start()
         yield opened
 
 
-@dataclass(frozen=True, slots=True)
-class _Launched:
-    """What was done as root."""
-
-    paths: Paths
-    config: Config
-    user: User
-    socket: Path
-    launcher: Launcher
+def _limits(config: Config) -> Limits:
+    age_ms = config.segment_age
+    return Limits(config.segment_bytes, None if age_ms is None else age_ms / 1_000)
 
 
 def _must_be_root() -> None:
@@ -120,59 +156,6 @@ def _must_be_root() -> None:
             f"started as uid {os.geteuid()}; the launcher is root's",
             "start it as root: everything else gives that up at once",
         )
-
-
-async def _open_as_root(
-    options: Options,
-    held: contextlib.AsyncExitStack,
-    on_connection: Callable[[Connection], None],
-    on_lost: Callable[[str], None],
-) -> _Launched:
-    """Nothing is read here that the broker writes, but its public key."""
-    paths = find_state(options.state)
-    config = load_config(paths.config)
-    _hold(held, lock_state(paths.lock))
-    launcher_lock = wait_for_launcher(paths.launcher_lock, _LAUNCHER_WAIT_S)
-    with contextlib.closing(_Descriptor(launcher_lock)):
-        slots = _take_slots(config, paths, held)
-        user, id_lock = lock_id(_ID_LOCKS, find_user(config.user, paths.root.resolve(), slots))
-        if id_lock is not None:
-            _hold(held, id_lock)
-        hand_over(paths, user)
-        socket = options.socket or paths.socket
-        socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        publish_key(paths, socket)
-        open_notifications()
-        privilege.prepare()
-        cgroup = choose_cgroup(paths.root, options.cgroup or config.cgroup)
-        step_aside(cgroup)
-        launcher = await Launcher.spawn(
-            options.executable,
-            socket_path=socket,
-            slot_base=slots.start,
-            slot_count=len(slots) // SLOT_SIZE,
-            cgroup=cgroup,
-            lock_fd=launcher_lock,
-            pool_min=config.pool_min,
-            pool_max=config.pool_max,
-            on_connection=on_connection,
-            on_lost=on_lost,
-            grant_read=config.read,
-            grant_write=config.write,
-            open_timeout_ms=config.open_timeout_ms,
-        )
-    held.push_async_callback(launcher.close)
-    return _Launched(paths, config, user, socket, launcher)
-
-
-def _take_slots(config: Config, paths: Paths, held: contextlib.AsyncExitStack) -> range:
-    """The host ids of this daemon's sandboxes: the configured ones, or a block that no other daemon has."""
-    if config.slot_base is not None and config.slot_count is not None:
-        return range(config.slot_base, config.slot_base + config.slot_count * SLOT_SIZE)
-    preferred = hashlib.sha256(os.fsencode(paths.root)).digest()[0]
-    base, lock = lock_slots(_ID_LOCKS, preferred)
-    _hold(held, lock)
-    return range(base, base + SLOTS_PER_BLOCK * SLOT_SIZE)
 
 
 def _check_not_rolled_back(state: State, ledger: Ledger) -> None:
@@ -189,9 +172,10 @@ def _check_not_rolled_back(state: State, ledger: Ledger) -> None:
         )
 
 
-async def _first_words(opened: Opened) -> None:
-    """Runs that the last daemon did not see to their end, then that this one has begun; durable."""
-    ledger, actor = opened.ledger, {"daemon": opened.state.key.id}
+async def _first_words(opened: Opened, mended: Sequence[DamagedError]) -> None:
+    """Runs that the last daemon did not see to their end, then that this one has begun; durable. `mended`: what of the
+    built-in classes was not as it should be, and is again."""
+    ledger, actor = opened.ledger, {"daemon": opened.keys.id}
     started = {
         "version": immured.__version__,
         "boot": opened.boot.hex(),
@@ -200,17 +184,41 @@ async def _first_words(opened: Opened) -> None:
         "kernel": os.uname().release,
         "socket": os.fspath(opened.socket),
         "host": opened.launcher.facts.to_map(),
+        "classes": dict(opened.state.classes),
         "profiles": {name: one.digest for name, one in opened.state.config.profiles.installed.items()},
+        **await counted_so_far(opened.launcher),
     }
     try:
         lost = [(run, _tell_lost(ledger, actor, run)) for run in opened.recovery.lost]
+        batches = opened.recovery.batches.tell(ledger, actor)
+        _tell_policy(ledger, actor, opened.chosen)
+        for one in mended:
+            log.error("manifests/%s; it is put right", one)
+            told = {"digest": f"sha256:{one.file[:64]}", "file": one.file, "message": one.why, "mended": True}
+            ledger.entry(entry_types.MANIFEST_DAMAGED, actor, told)
         await ledger.entry(entry_types.DAEMON_STARTED, actor, started).durable()
         for run, pending in lost:
             receipt = await pending.durable()
             opened.recovery.settle(run, Receipt(receipt.seq, receipt.leaf))
+        for claim, pending in batches:
+            receipt = await pending.durable()
+            if claim is not None:
+                claim.outcome = Receipt(receipt.seq, receipt.leaf)
     except Refused as error:
         # Served all the same: every run is refused with the remedy named, and what only reads can be asked.
         log.error("%s: %s", error.code, error.message)
+
+
+def _tell_policy(ledger: Ledger, actor: dict[str, str], chosen: policies.Chosen) -> None:
+    """Which files were passed over; that the shipped policy is in force, where there was none before."""
+    for digest, reason in chosen.refused:
+        log.error("the policy %s is not in force: %s", digest, reason)
+        refused = {"digest": digest, "message": reason, "stands": chosen.policy.digest}
+        ledger.entry(entry_types.POLICY_REFUSED, actor, refused)
+    if chosen.shipped:
+        ledger.entry(
+            entry_types.POLICY_CHANGED, actor, {"digest": chosen.policy.digest, "reason": "it is the shipped one"}
+        )
 
 
 def _tell_lost(ledger: Ledger, actor: dict[str, str], run: LostRun) -> Pending:
@@ -221,17 +229,5 @@ def _tell_lost(ledger: Ledger, actor: dict[str, str], run: LostRun) -> Pending:
 async def _last_words(opened: Opened) -> None:
     data = {"reason": opened.ending}
     with contextlib.suppress(Refused):
-        actor = {"daemon": opened.state.key.id}
+        actor = {"daemon": opened.keys.id}
         await opened.ledger.entry(entry_types.DAEMON_STOPPED, actor, data, closing=True).durable()
-
-
-class _Descriptor:
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-def _hold(held: contextlib.AsyncExitStack, fd: int) -> None:
-    held.callback(os.close, fd)

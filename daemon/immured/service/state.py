@@ -1,22 +1,25 @@
 """A state directory: its places, how one is made (`immure init`), and what of it a daemon needs at start.
 
 Root's, and read before the daemon gives up being root:
-DIR/            0711  config.toml, lock, launcher.lock, immured.sock, daemon.pub
+DIR/            0711  config.toml, lock, launcher.lock, immured.sock, launcher.sock, daemon.pub
 The broker's user's, from the first start on (`ownership`), but for admin.pem, which stays root's:
-DIR/keys/       0711  daemon.pem admin.pem ledger.pem keyring.json (0600), daemon.pub ledger.vkey (0644)
-DIR/manifests/  0755  <sha256>.toml and <sha256>.sig, signed by the daemon's key
+DIR/keys/       0711  daemon.pem admin.pem ledger.pem keyring.json (0600), daemon.pub ledger.vkey (0644); while the
+                      daemon's key rotates daemon.next.pem, daemon.former.pem (daemon_keys.py)
+DIR/manifests/  0755  <sha256>.toml, .sig (by the daemon's key) and .signatures (manifest_files.py)
 DIR/ledger/     0700
+DIR/volumes/    0700  TENANT/NAME/ (volumes.py)
+DIR/snapshots/  0700  TENANT/NAME/ (snapshots.py)
+DIR/accepting/  0700  a file for each acceptance that is not over (accepting.py)
+DIR/policy/     0700  <sha256>.toml: every policy that was ever in force (policies.py)
+DIR/proposals/  0700  a file for each open proposal: the command that is proposed (proposed.py)
+Root's: DIR/images/  0755  what `immure image import` unpacked
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import errno
-import hashlib
 import os
-import shutil
 import socket as socket_module
 import stat
 from collections.abc import Mapping
@@ -29,18 +32,25 @@ from immured import ledger
 from immured.errors import ConfigurationError
 from immured.host.ids import BROKER_IDS
 from immured.identity.keyring import KeyRecord, Keyring, Role
-from immured.manifest.builtin import CLASSES, class_text, default_manifest, parse_toml
+from immured.manifest.builtin import CLASSES, class_text, default_manifest, load_classes
 from immured.manifest.schema import Manifest
 from immured.service import config
 from immured.service.config import Config, load_config
 from immured.service.files import read_bounded, sync_directory, write_new, write_whole
-from immured.wire.envelope import pae
+from immured.service.manifest_files import ManifestFiles
 from immured.wire.keys import PrivateKey, PublicKey
 
-__all__ = ["Paths", "State", "find_state", "init_state", "load_state", "publish_key", "read_manifests", "save_keyring"]
+__all__ = [
+    "Paths",
+    "State",
+    "find_state",
+    "init_state",
+    "load_state",
+    "make_storage",
+    "publish_key",
+    "save_keyring",
+]
 
-MANIFEST_TYPE: Final = "application/vnd.immured.manifest.v1+toml"
-_MAX_MANIFEST: Final = 256 * 1024
 _MAX_KEYRING: Final = 16 << 20
 _MAX_PUBLIC: Final = 4096
 
@@ -67,6 +77,11 @@ class Paths:
         return self.root / "launcher.lock"
 
     @property
+    def control(self) -> Path:
+        """Where a launcher that lives on waits for its next broker."""
+        return self.root / "launcher.sock"
+
+    @property
     def socket(self) -> Path:
         """Where clients connect, unless configured otherwise."""
         return self.root / "immured.sock"
@@ -80,6 +95,16 @@ class Paths:
     def daemon_key(self) -> Path:
         """What signs replies and loaded manifests."""
         return self.keys / "daemon.pem"
+
+    @property
+    def daemon_next(self) -> Path:
+        """What will be daemon.pem."""
+        return self.keys / "daemon.next.pem"
+
+    @property
+    def daemon_former(self) -> Path:
+        """What was daemon.pem, and signs on for a while."""
+        return self.keys / "daemon.former.pem"
 
     @property
     def daemon_public(self) -> Path:
@@ -106,16 +131,46 @@ class Paths:
         """The ledger's own directory."""
         return self.root / "ledger"
 
+    @property
+    def volumes(self) -> Path:
+        """Directories that outlive sandboxes, by tenant."""
+        return self.root / "volumes"
+
+    @property
+    def snapshots(self) -> Path:
+        """What was saved of sandboxes, by tenant."""
+        return self.root / "snapshots"
+
+    @property
+    def accepting(self) -> Path:
+        """Journals of acceptances that are not over."""
+        return self.root / "accepting"
+
+    @property
+    def policies(self) -> Path:
+        """Policies by digest; the ledger says which is in force."""
+        return self.root / "policy"
+
+    @property
+    def proposals(self) -> Path:
+        """The commands that are proposed."""
+        return self.root / "proposals"
+
+    @property
+    def images(self) -> Path:
+        """Roots that the operator unpacked, by digest; root's."""
+        return self.root / "images"
+
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a daemon reads at start. `manifests` is keyed by digest (`sha256:<hex>`)."""
+    """What a daemon reads at start. `classes`: the digests of the built-in ones, by name."""
 
     paths: Paths
     config: Config
     key: PrivateKey
     keyring: Keyring
-    manifests: Mapping[str, Manifest]
+    classes: Mapping[str, str]
     default: Manifest
 
 
@@ -172,7 +227,7 @@ def load_state(directory: Path, config: Config | None = None) -> State:
         config=config or load_config(paths.config),
         key=key,
         keyring=keyring,
-        manifests=read_manifests(paths, key.public),
+        classes={name: one.digest for name, one in load_classes().items()},
         default=default_manifest(),
     )
 
@@ -182,49 +237,20 @@ def save_keyring(paths: Paths, keyring: Keyring) -> None:
     write_whole(paths.keyring, keyring.to_json(), 0o600)
 
 
-def add_manifest(paths: Paths, key: PrivateKey, raw: bytes) -> Manifest:
-    """Check, sign and store a manifest. Raises Refused `manifest_invalid`, OSError."""
-    manifest = parse_toml(raw)
-    stem = hashlib.sha256(raw).hexdigest()
-    signature = base64.b64encode(key.sign(pae(MANIFEST_TYPE, raw))).decode()
-    write_whole(paths.manifests / f"{stem}.sig", f"{key.id} {signature}\n".encode(), 0o644)
-    write_whole(paths.manifests / f"{stem}.toml", raw, 0o644)
-    return manifest
-
-
-def read_manifests(paths: Paths, key: PublicKey) -> dict[str, Manifest]:
-    """Every loaded manifest by digest. Raises ConfigurationError `manifest_damaged` for one that is not as signed."""
-    found: dict[str, Manifest] = {}
-    for path in sorted(paths.manifests.glob("*.toml")):
-        try:
-            raw = read_bounded(path, _MAX_MANIFEST)
-            signer, _, encoded = read_bounded(path.with_suffix(".sig"), 1024).decode().strip().partition(" ")
-            signature = base64.b64decode(encoded, validate=True)
-        except (OSError, ValueError, binascii.Error) as error:
-            raise _manifest_damaged(path, str(error)) from error
-        if hashlib.sha256(raw).hexdigest() != path.stem:
-            raise _manifest_damaged(path, "its name is not its digest")
-        if signer != key.id or not key.verify(signature, pae(MANIFEST_TYPE, raw)):
-            raise _manifest_damaged(path, "its signature is not this daemon's")
-        manifest = parse_toml(raw)
-        found[manifest.digest] = manifest
-    return found
-
-
-def publish_key(paths: Paths, socket: Path) -> None:
-    """Put the daemon's public key beside the socket, as `daemon.pub`.
+def publish_key(paths: Paths, socket: Path, *, served: bool = False) -> None:
+    """Put the daemon's public key beside the socket, as `daemon.pub`. `served`: our own launcher listens there already.
 
     Raises ConfigurationError `socket_in_use` where another daemon serves that socket, or has its key there;
     `bad_state`, `bad_key` where it is no public key; OSError.
     """
     beside = socket.parent / "daemon.pub"
     raw = _public_key(paths.daemon_public)
-    if _answers(socket):
+    if not served and _answers(socket):
         raise ConfigurationError("socket_in_use", f"somebody serves {socket}", "stop it, or name another --socket")
     with contextlib.suppress(FileNotFoundError, ValueError):
         if read_bounded(beside, _MAX_PUBLIC) == raw:
             return
-    if beside.exists() and any(_answers(path) for path in socket.parent.iterdir()):
+    if beside.exists() and any(_answers(path) for path in socket.parent.iterdir() if not (served and path == socket)):
         raise ConfigurationError(
             "socket_in_use",
             f"{beside} is the key of another daemon, which serves there",
@@ -259,6 +285,7 @@ def _fill(paths: Paths, now: datetime) -> None:
     for path, mode in ((paths.keys, 0o711), (paths.manifests, 0o755)):
         path.mkdir()
         path.chmod(mode)
+    make_storage(paths)
     key, admin = PrivateKey.generate(), PrivateKey.generate()
     record = KeyRecord(admin.public, "admin", Role.ADMIN, now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     write_new(paths.daemon_key, key.to_pem(), 0o600)
@@ -269,14 +296,25 @@ def _fill(paths: Paths, now: datetime) -> None:
     write_new(paths.lock, b"", 0o600)
     write_new(paths.launcher_lock, b"", 0o600)
     for name in CLASSES:
-        add_manifest(paths, key, class_text(name))
+        ManifestFiles(paths.manifests).add_built_in((key,), class_text(name))
     ledger.create(paths.root, key.id)
     publish_key(paths, paths.socket)
     for directory in (paths.keys, paths.manifests, paths.ledger, paths.root, paths.root.parent):
         sync_directory(directory)
 
 
+def make_storage(paths: Paths) -> None:
+    """What later versions added, if a state directory has no such yet. Raises OSError."""
+    private = (paths.volumes, paths.snapshots, paths.accepting, paths.policies, paths.proposals)
+    for path, mode in (*((one, 0o700) for one in private), (paths.images, 0o755)):
+        if not path.exists():
+            path.mkdir(mode=mode)
+            path.chmod(mode)
+
+
 def _empty(directory: Path, *, remove: bool) -> None:
+    import shutil  # a daemon never comes here
+
     if remove:
         shutil.rmtree(directory, ignore_errors=True)
         return
@@ -296,7 +334,10 @@ def _check_owner(paths: Paths) -> None:
                 f"{path} belongs to another user, or others may write it",
                 f"chown and chmod go-w {path}, once you know who did that",
             )
-    for path in (paths.daemon_key, paths.keys / "ledger.pem", paths.admin_key):
+    for path in (
+        *(paths.daemon_key, paths.daemon_next, paths.daemon_former),
+        *(paths.keys / "ledger.pem", paths.keys / "ledger.next.pem", paths.admin_key),
+    ):
         # A backup restored without its modes is how a private key gets around.
         if path.exists() and path.stat().st_mode & 0o007:
             raise ConfigurationError(
@@ -304,10 +345,6 @@ def _check_owner(paths: Paths) -> None:
                 f"{path} is a private key that everybody may read",
                 f"chmod 600 {path}; if this host has users whom you do not trust, the key is no secret any more",
             )
-
-
-def _manifest_damaged(path: Path, why: str) -> ConfigurationError:
-    return ConfigurationError("manifest_damaged", f"{path}: {why}", "remove both files, or restore them from a backup")
 
 
 def _bad(path: Path, error: OSError) -> ConfigurationError:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import os
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
+from immured.errors import Refused
 from immured.service.channel import Channel
 from immured.service.pumps import Input, Output, OutputBound, make_pipe
 from immured.wire.messages import StreamRecord
 from immured.wire.sockets import close_all
 
-__all__ = ["Feeds", "Streams"]
+if TYPE_CHECKING:
+    from immured.service.arguments import RunArguments
+    from immured.service.request import Request
 
-Feeds = dict[tuple[Channel, bytes], Input]
+__all__ = ["Fed", "Feeds", "Streams", "open_streams"]
+
+
+class Fed(Protocol):
+    """What data frames of stdin are for."""
+
+    def feed(self, data: bytes) -> None:
+        """More of it; empty: its end."""
+
+
+Feeds = dict[tuple[Channel, bytes], Fed]
 """Whose stdin a connection's data frames feed, by the nonce that they name."""
 
 _NAMES = ("stdin", "stdout", "stderr")
@@ -146,3 +160,25 @@ class Streams:
         self._theirs.append(theirs)
         self._outputs[place] = Output(_NAMES[place], ours, bound, re, channel)
         return theirs
+
+
+def open_streams(
+    feeds: Feeds, request: Request, arguments: RunArguments, limit: int | None, on_limit: Callable[[], None]
+) -> Streams:
+    """A command's streams, as it asked for them. Raises Refused `busy`."""
+    try:
+        return Streams(
+            request.channel,
+            request.command.nonce,
+            passed=dict(zip(arguments.fds, request.descriptors.fds, strict=True)),
+            stdin=arguments.stdin,
+            fed=arguments.fed,
+            stream=arguments.stream,
+            limit=limit,
+            on_limit=on_limit,
+            feeds=feeds,
+        )
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise Refused("busy", "the daemon is out of descriptors", "try again when some runs ended") from error
+        raise

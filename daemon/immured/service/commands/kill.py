@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from immured.errors import Refused
-from immured.identity.authorise import Permission, may
 from immured.ledger import entry_types
 from immured.service.commands import CommandSpec
 from immured.service.context import Service
@@ -24,9 +23,13 @@ async def kill(service: Service, request: Request) -> Answer:
     A ledger that takes no entries keeps nobody from ending a sandbox: then there is no receipt.
     """
     sandbox = take(request.command.args, "args", ("sandbox",)).required("sandbox", str)
-    run = service.registry.find(sandbox)
-    if run is None or (run.key_id != request.actor.key_id and not may(request.actor, Permission.KILL_ANY)):
+    warrant = request.warrant
+    run = service.registry.find(request.actor.tenant, sandbox)
+    if run is None and warrant.anywhere:
+        run = service.registry.find_anywhere(sandbox)
+    if run is None or not warrant.covers(run.target):
         raise Refused("bad_argument", f"no sandbox of yours is called {shown(sandbox)}", "`status` shows what lives")
+    warrant.check(run.target)
     run.kill()
     request.acted = True
     try:
@@ -41,4 +44,4 @@ async def kill(service: Service, request: Request) -> Answer:
     return Answer({"sandbox": sandbox, "ended": await service.registry.wait_over(run, _WAIT_S)}, receipt)
 
 
-COMMANDS: Final = (CommandSpec("kill", Permission.KILL_OWN, "end sandboxes", kill),)
+COMMANDS: Final = (CommandSpec("kill", "kill", kill),)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from immured.identity.authorise import Permission
 from immured.manifest.limits import show_limit
 from immured.manifest.schema import LIMITS
 from immured.service.arguments import parse_run
 from immured.service.commands import CommandSpec
 from immured.service.context import Service
+from immured.service.manifests import admit
 from immured.service.planning import plan_run
 from immured.service.request import Answer, Request
 
@@ -20,14 +20,18 @@ _SANDBOX: Final = "s00000000000000000000"
 
 
 async def plan(service: Service, request: Request) -> Answer:
-    """args: as for `run`. result: `steps`, `plan` (its digest), `manifest`, `limits` and `enforcement` by limit."""
-    compiled = plan_run(service, request.actor, parse_run(request.command.args), _SANDBOX)
+    """args: as for `run`. result: `steps`, `plan` (its digest), `manifest`, `parameters`, `limits` and `enforcement` by
+    limit."""
+    arguments, warrant = parse_run(request.command.args), request.warrant
+    manifest = admit(service, warrant, arguments.manifest, parameters=arguments.parameters, consent=False)
+    compiled = plan_run(service, warrant, arguments, _SANDBOX, manifest)
     limits = compiled.manifest.limits
     return Answer(
         {
             "steps": compiled.plan.describe(),
             "plan": compiled.plan.digest,
             "manifest": compiled.manifest.digest,
+            **({"parameters": dict(compiled.manifest.given)} if compiled.manifest.given else {}),
             "limits": {
                 **{name: show_limit(name, getattr(limits, name)) for name in LIMITS},
                 "strict": limits.strict,
@@ -37,4 +41,4 @@ async def plan(service: Service, request: Request) -> Answer:
     )
 
 
-COMMANDS: Final = (CommandSpec("plan", Permission.PLAN, "have runs planned", plan),)
+COMMANDS: Final = (CommandSpec("plan", "plan", plan),)

@@ -1,0 +1,1 @@
+"""Sandboxes that live: what the broker knows of each, and what it does with them."""
