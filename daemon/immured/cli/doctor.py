@@ -21,7 +21,7 @@ COLOURS = {Status.OK: "green", Status.INFO: "blue", Status.WARN: "yellow", Statu
 
 @click.command()
 @click.option("--state", metavar="DIR", default=SYSTEM_STATE, show_default=True, help="Where the state is or would be.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 @click.pass_context
 def doctor(ctx: click.Context, state: str, as_json: bool) -> None:
     """What this host can and cannot enforce, each with its remedy.

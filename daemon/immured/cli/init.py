@@ -14,7 +14,7 @@ __all__ = ["init"]
 
 @click.command()
 @click.option("--state", metavar="DIR", default=SYSTEM_STATE, show_default=True, help="Must not exist, or be empty.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 def init(state: str, as_json: bool) -> None:
     """Make a state directory: the daemon's key, an admin key, the default policy and manifests, an empty ledger."""
     from immured.service.state import init_state

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from immured.cli.exits import status_of
-from immured.cli.flags import Flags, compile_order
+from immured.cli.flags import Flags, compile_order, settings_of
 from immured.cli.run import Running, _explain, _failure, ended_by_us, leave, standard_input, violation_lines, writer
 from immured.cli.say import note
 from immured.cli.session import connect
@@ -22,7 +22,8 @@ from immured.learning.grants import Grants, grants_of
 from immured.learning.host import Host, roots
 from immured.learning.secret import IN_HOME
 from immured.learning.write import Learned, manifest_text, profile_of
-from immured.manifest.builtin import default_manifest, parse_toml
+from immured.manifest.builtin import load_classes, parse_map, parse_toml
+from immured.manifest.parameters import filled_map
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +42,7 @@ ROOMY = {"memory": "4G", "disk": "2G", "wall": "1h", "pids": 4096, "files": 6553
     "-o", "--output", metavar="FILE", default="learned.toml", show_default=True, help="The manifest to write."
 )
 @click.option("--manifest", metavar="F", help="Begin with this manifest, a TOML file: what it says is kept.")
+@click.option("--set", "settings", metavar="N=V", multiple=True, help="Fill in that manifest's parameter N meanwhile.")
 @click.option("--merge", is_flag=True, help="Begin with what FILE says already, and add to it.")
 @click.option("--force", is_flag=True, help="Write FILE anew where it exists.")
 @click.option(
@@ -54,8 +56,9 @@ ROOMY = {"memory": "4G", "disk": "2G", "wall": "1h", "pids": 4096, "files": 6553
 @click.option("-q", "--quiet", is_flag=True, help="No summary.")
 @connection_options
 def learn(
-    command: tuple[str, ...], output: str, manifest: str | None, merge: bool, force: bool, see: tuple[str, ...],
-    env: tuple[str, ...], memory: str | None, wall: str | None, pids: int | None, disk: str | None, quiet: bool,
+    command: tuple[str, ...], output: str, manifest: str | None, settings: tuple[str, ...], merge: bool, force: bool,
+    see: tuple[str, ...], env: tuple[str, ...],
+    memory: str | None, wall: str | None, pids: int | None, disk: str | None, quiet: bool,
     socket: str | None, key_file: str | None, daemon_key: str | None, state: str | None, as_user: str | None,
 ) -> None:  # fmt: skip
     """Run a command once and write the manifest that lets it run.
@@ -72,11 +75,12 @@ def learn(
       immure run --manifest test.toml -- make test
     """
     preload()  # as a user we become, we may not reach the package's files
-    default_manifest()
+    load_classes()
     with connect(socket, key_file, daemon_key, state, as_user) as client:
         here = Path.cwd()
         target = _target(here / output, merge=merge, force=force)
         base = _base(here, str(target) if merge and target.exists() else manifest)
+        said = _filled(base, settings)
         flags = Flags(env=env, memory=memory, wall=wall, pids=pids, disk=disk)
         order = compile_order(flags, here)
         home = _home()
@@ -84,11 +88,11 @@ def learn(
         cwd = str(here) if any(here.is_relative_to(one) for one in shown) else None
         ended_by_us()
         result = client.run(
-            list(command), manifest=_wide(base, shown, home, flags), env=order.env or None,
-            cwd=_given_cwd(base) or cwd, stdin=standard_input(), on_stdout=writer(1), on_stderr=writer(2), learn=True,
+            list(command), manifest=_wide(said, shown, home, flags), env=order.env or None,
+            cwd=_given_cwd(said) or cwd, stdin=standard_input(), on_stdout=writer(1), on_stderr=writer(2), learn=True,
         )  # fmt: skip
     if result.failure is None:
-        found = _found(result, command, base, shown, home, cwd)
+        found = _found(result, command, said, shown, home, cwd)
         _write(target, manifest_text(found, base))
         if not quiet:
             _summarise(result, found, base, target)
@@ -124,10 +128,16 @@ def _target(path: Path, *, merge: bool, force: bool) -> Path:
 def _base(here: Path, file: str | None) -> dict[str, object]:
     if file is None:
         return {}
-    order = compile_order(Flags(manifest=file), here)
+    order = compile_order(Flags(manifest=file), here, by_digest=False)
     if not isinstance(order.manifest, dict):
         raise ConfigurationError("usage", "a loaded manifest cannot be added to", "give a manifest's file")
     return order.manifest
+
+
+def _filled(base: Mapping[str, object], settings: tuple[str, ...]) -> Mapping[str, object]:
+    """What the base says for this run: what it leaves to be filled in stays so in what is written."""
+    given = settings_of(settings)
+    return filled_map(parse_map(base), given) if given or base.get("parameters") else base
 
 
 def _given_cwd(base: Mapping[str, object]) -> str | None:

@@ -20,7 +20,7 @@ __all__ = ["plan"]
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.argument("command", metavar="-- CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as JSON instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 @run_options
 @connection_options
 def plan(
@@ -32,13 +32,15 @@ def plan(
     with connect(socket, key_file, daemon_key, state, as_user) as client:
         order = compile_order(Flags(**options), Path.cwd())
         answer = client.plan(
-            list(command), manifest=order.manifest, env=order.env or None, cwd=order.cwd, limits=order.limits or None
-        )
+            list(command), manifest=order.manifest, parameters=order.parameters or None, env=order.env or None,
+            cwd=order.cwd, limits=order.limits or None,
+        )  # fmt: skip
     if as_json:
         click.echo(json_text(answer))
         return
     for number, step in enumerate(_list(answer.get("steps"))):
         click.echo(f"{number:3}  {_step(step)}")
+    _table("parameters", answer.get("parameters"))
     _table("limits", answer.get("limits"))
     _table("enforcement", answer.get("enforcement"))
 

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -52,6 +52,8 @@ class Running(click.Command):
         try:
             return super().invoke(ctx)
         except ImmuredError as error:
+            if error.code == "proposed":
+                raise
             _say_why(error.code, error.message, error.remedy)
         except BrokenPipeError:
             raise
@@ -101,7 +103,8 @@ def run(
 def passed_through(client: Client, command: tuple[str, ...], order: Order) -> RunResult:
     """Run with our own stdin, stdout and stderr."""
     return client.run(
-        list(command), manifest=order.manifest, env=order.env or None, cwd=order.cwd, limits=order.limits or None,
+        list(command), manifest=order.manifest, parameters=order.parameters or None, env=order.env or None,
+        cwd=order.cwd, limits=order.limits or None,
         stdin=standard_input(), on_stdout=writer(1), on_stderr=writer(2),
     )  # fmt: skip
 
@@ -110,7 +113,8 @@ def captured(client: Client, command: tuple[str, ...], order: Order) -> RunResul
     """Run with our stdin; the beginning of the output is kept, its length and digest are in the result."""
     kept = {"stdout": bytearray(), "stderr": bytearray()}
     result = client.run(
-        list(command), manifest=order.manifest, env=order.env or None, cwd=order.cwd, limits=order.limits or None,
+        list(command), manifest=order.manifest, parameters=order.parameters or None, env=order.env or None,
+        cwd=order.cwd, limits=order.limits or None,
         stdin=standard_input(), on_stdout=keeper(kept["stdout"]), on_stderr=keeper(kept["stderr"]),
     )  # fmt: skip
     return replace(result, stdout=bytes(kept["stdout"]), stderr=bytes(kept["stderr"]))
@@ -158,7 +162,7 @@ def ended_by_us() -> None:
             signal.signal(number, stop)
 
 
-def leave(status: int) -> None:
+def leave(status: int) -> NoReturn:
     """Exit at once: a thread may still wait for a terminal's next line, and nobody wants it any more."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, AttributeError):  # gone, or closed before we began

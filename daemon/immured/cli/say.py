@@ -13,7 +13,7 @@ import click
 
 DIGESTS = frozenset({"sha256", "leaf", "boot"})
 
-__all__ = ["complain", "json_text", "note", "plain", "printable"]
+__all__ = ["complain", "json_line", "json_text", "note", "plain", "printable"]
 
 
 def complain(code: str, message: str, remedy: str = "") -> None:
@@ -54,3 +54,8 @@ def _member(name: object, value: object) -> object:
 def json_text(value: object) -> str:
     """One record, indented, non-ASCII kept."""
     return json.dumps(plain(value), indent=2, ensure_ascii=False)
+
+
+def json_line(value: object) -> str:
+    """One record of many, on a line."""
+    return json.dumps(plain(value), ensure_ascii=False)

@@ -46,7 +46,7 @@ def seccomp() -> None:
 @click.option("--deny", multiple=True, metavar="CALL", help="The same.")
 @click.option("--state", metavar="DIR", default=SYSTEM_STATE, show_default=True, help="Whose installed profiles.")
 @architecture_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 def ask(
     call: str,
     arguments: tuple[str, ...],

@@ -12,7 +12,7 @@ __all__ = ["status"]
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as JSON instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 @connection_options
 def status(
     as_json: bool,

@@ -93,7 +93,8 @@ class AsyncLink:
     async def send(self, body: bytes, fds: Sequence[int] = ()) -> None:
         """A whole frame. One that has begun is sent to its end, also when the caller is cancelled meanwhile."""
         frame = memoryview(encode_frame(body))
-        await self._sending.acquire()
+        with self._waits():  # whoever sends now may need what comes meanwhile to be read
+            await self._sending.acquire()
         try:
             if self.session.failure is not None:
                 raise self.session.failure

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from immured.errors import ImmuredError, RemoteError
 
 if TYPE_CHECKING:
+    from immured.client.elevation import Proposal
     from immured.client.outcome import RunResult
     from immured.wire.messages import Receipt, Reply
 
-__all__ = ["ConnectionLost", "NoReply", "Refusal", "RunFailed", "StreamMismatch", "UntrustedReply"]
+__all__ = ["ConnectionLost", "NoReply", "Proposed", "Refusal", "RunFailed", "StreamMismatch", "UntrustedReply"]
 
 
 class ConnectionLost(ImmuredError):
@@ -79,3 +80,16 @@ class RunFailed(ImmuredError):
     def __init__(self, result: RunResult) -> None:
         super().__init__("run_failed", f"{result.cause}: {result.summary}")
         self.result = result
+
+
+class Proposed(ImmuredError):
+    """Of a client that proposes: the command was recorded for others to approve, and not done."""
+
+    def __init__(self, proposal: Proposal) -> None:
+        super().__init__(
+            "proposed",
+            f"{proposal.cmd} was proposed as {proposal.id}, and is not done yet",
+            f"have it approved (immure proposal approve {proposal.id}), then give the same command again",
+            details={"proposal": proposal.id, "digest": proposal.digest},
+        )
+        self.proposal = proposal

@@ -236,7 +236,9 @@ class Link:
         try:
             events = select.POLLOUT | (select.POLLIN if lead else 0)
             left = self._left(deadline)
-            found = self._ready(events, left if lead or left is None else min(left, _RELOOK))
+            if not lead:
+                left = _RELOOK if left is None else min(left, _RELOOK)
+            found = self._ready(events, left)
             if lead and found & ~select.POLLOUT:
                 self._read_some()
         finally:
@@ -277,13 +279,27 @@ class Link:
 
     @contextlib.contextmanager
     def _sender(self, deadline: Deadline) -> Iterator[None]:
-        left = deadline.left()
-        if not self._sending.acquire(timeout=-1 if left is None else left):
-            raise deadline.passed()
+        if not self._sending.acquire(blocking=False):
+            self._wait_to_send(deadline)
         try:
             yield
         finally:
             self._sending.release()
+
+    def _wait_to_send(self, deadline: Deadline) -> None:
+        """Until no other thread sends. Whoever waits here takes no data, and the one that sends may need to read it:
+        the daemon takes no more before what it says is read."""
+        owner = threading.get_ident()
+        with self._changed:
+            self.session.wait_begins(owner)
+            self._changed.notify_all()
+        try:
+            left = deadline.left()
+            if not self._sending.acquire(timeout=-1 if left is None else left):
+                raise deadline.passed()
+        finally:
+            with self._changed:
+                self.session.wait_ends(owner)
 
 
 _RELOOK = 0.2

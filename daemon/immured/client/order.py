@@ -9,13 +9,26 @@ from typing import Final, Protocol, TypedDict, Unpack, runtime_checkable
 
 from immured.wire.messages import MAX_DATA
 
-__all__ = ["INLINE_STDIN", "Bytes", "Order", "Readable", "RunOptions", "Stdin", "Text", "arguments", "chunks_of"]
+__all__ = [
+    "INLINE_STDIN",
+    "Bytes",
+    "Order",
+    "Parameter",
+    "Readable",
+    "RunOptions",
+    "Stdin",
+    "Text",
+    "arguments",
+    "chunks_of",
+]
 
 INLINE_STDIN: Final = 262_144
 """Up to this many bytes of standard input travel in the command itself, more as data frames."""
 
 Text = str | bytes | os.PathLike[str]
 """UTF-8 text; bytes for what is not."""
+
+Parameter = str | int | os.PathLike[str]
 
 Bytes = bytes | bytearray | memoryview
 
@@ -36,13 +49,14 @@ Stdin = Bytes | Readable | AsyncIterable[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """`args` to sign, `fds` to send along, and `source`: input that travels as data frames (b"": none; None: the
-    daemon expects no data)."""
+    """`args` of `cmd` to sign, `fds` to send along, and `source`: input that travels as data frames (b"": none; None:
+    the daemon expects no data)."""
 
     args: Mapping[str, object]
     fds: tuple[int, ...] = ()
     source: Stdin | None = None
     streamed: frozenset[str] = field(default_factory=frozenset)
+    cmd: str = "run"
 
     @property
     def repeatable(self) -> bool:
@@ -55,6 +69,8 @@ class RunOptions(TypedDict, total=False):
 
     manifest: str | Mapping[str, object] | None
     """A loaded manifest's `sha256:<hex>`, or an inline map; else the daemon's default."""
+    parameters: Mapping[str, Parameter] | None
+    """What is filled into the manifest, by its parameters' names."""
     stdin: Stdin | None
     """Bytes or a binary file (the asyncio client: or an async iterable of bytes)."""
     env: Mapping[str, Text] | None
@@ -104,6 +120,9 @@ def arguments(argv: Sequence[Text], *, stream: bool = False, **options: Unpack[R
 
 
 def _contents(args: dict[str, object], options: RunOptions) -> None:
+    parameters = options.get("parameters")
+    if parameters is not None:
+        args["parameters"] = {name: one if isinstance(one, int) else os.fspath(one) for name, one in parameters.items()}
     env, cwd, limits = options.get("env"), options.get("cwd"), options.get("limits")
     files, collect = options.get("files"), options.get("collect")
     if env is not None:

@@ -21,6 +21,12 @@ Sink = Callable[[bytes], object]
 FILE = "file:"
 """A collected file that does not fit the reply travels as the stream `file:<path>`."""
 
+EXEC = "exec"
+"""The stream on which an exec says its id before all else, so that it can be signalled before it ends."""
+
+FROM = "from"
+"""The stream on which an attached log says at which offset, in decimal, what comes next begins."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -111,8 +117,13 @@ class RunResult:
     """The ledger's entry that allowed the run, durable before its first instruction."""
     uncollected: tuple[str, ...] = ()
     """Paths of `collect` whose file could not be read in time."""
+    exec: str | None = None
+    """Of an exec in a sandbox that lives: its id."""
     missing: tuple[str, ...] = ()
     """After a retry, streams that were not received whole: the reply is kept by the daemon, the data is not."""
+    executables: tuple[Mapping[str, object], ...] = ()
+    """What was executed, then what interprets it, where the manifest pins that: `path`, `sha256` (hex), `size`, and
+    `changeable` where others than root can change the file."""
     raw: Mapping[str, object] = field(default_factory=dict, repr=False)
     """The result as it came, fields of later versions included."""
 
@@ -146,16 +157,33 @@ class Collector:
         self._kept: dict[str, bytearray] = {}
         self._digests: dict[str, _Digest] = {}
         self._sent = _Digest()
+        self.exec: str | None = None
+        """An exec's id, said before its output."""
+        self.offset: int | None = None
+        """Of an attached log: where what comes next begins, said before it; output counts on."""
 
     def data(self, data: Data) -> bool:
         """Takes one piece; whether it is output for the caller. `keep` says what of it the result holds."""
         is_output = data.stream in self._order.streamed
+        if not is_output and data.stream in (EXEC, FROM):
+            self._told(data)
+            return False
+        if is_output and self.offset is not None:
+            self.offset += len(data.data)
         if not data.data or not (is_output or data.stream.startswith(FILE)):
             return False
         self._digests.setdefault(data.stream, _Digest()).update(data.data)
         if not is_output or data.stream in self._keep:
             self._kept.setdefault(data.stream, bytearray()).extend(data.data)
         return is_output
+
+    def _told(self, data: Data) -> None:
+        """What an order's first words say of it. Unsigned, as all data: the reply has the exec's id again."""
+        text = data.data.decode("ascii", "replace")
+        if data.stream == EXEC:
+            self.exec = text
+        elif len(text) < 20 and text.isdecimal():
+            self.offset = int(text)
 
     def sending(self, chunk: bytes) -> None:
         """Notes a piece of standard input that is about to go out as data. Another thread may read meanwhile: what it
@@ -217,7 +245,9 @@ class Collector:
             receipt=receipt,
             intent=intent,
             uncollected=uncollected,
+            exec=fields.optional("exec", str),
             missing=missing,
+            executables=tuple(row for row in fields.optional("executables", list) or () if isinstance(row, dict)),
             raw=fields.values,
         )
 

@@ -1,14 +1,13 @@
-"""Standard input on its way to a run, in a thread of its own: it may block while output is taken."""
+"""What is sent as data (standard input, a file), in a thread of its own: it may block while output is taken."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from immured.client.errors import ConnectionLost
 from immured.client.link import Link
 from immured.client.order import Readable, Stdin, chunks_of
-from immured.client.outcome import Collector
 from immured.client.reading import StoppableReader
 from immured.client.session import Call
 from immured.wire.messages import data_body
@@ -17,12 +16,15 @@ __all__ = ["Pump"]
 
 
 class Pump:
-    """Sends `source` as data frames, then the empty one that ends the stream."""
+    """Sends `source` as data frames, then the empty one that ends the stream. `sending` is told each piece before."""
 
-    def __init__(self, link: Link, call: Call, source: Stdin, collector: Collector) -> None:
+    def __init__(
+        self, link: Link, call: Call, source: Stdin, sending: Callable[[bytes], None], stream: str = "stdin"
+    ) -> None:
         self._link = link
         self._call = call
-        self._collector = collector
+        self._sending = sending
+        self._stream = stream
         self._stopped = False
         self._reader: StoppableReader | None = None
         chunks: Iterator[bytes]
@@ -36,7 +38,7 @@ class Pump:
         if source == b"":
             self._send(b"")
         else:
-            threading.Thread(target=self._work, args=(chunks,), name="immured-stdin", daemon=True).start()
+            threading.Thread(target=self._work, args=(chunks,), name=f"immured-{stream}", daemon=True).start()
 
     def stop(self) -> None:
         """No more is sent."""
@@ -49,7 +51,7 @@ class Pump:
             for chunk in chunks:
                 if self._stopped:
                     return
-                self._collector.sending(chunk)
+                self._sending(chunk)
                 self._send(chunk)
             if not self._stopped:
                 self._send(b"")
@@ -59,4 +61,4 @@ class Pump:
             self._link.spoil(self._call, error)
 
     def _send(self, chunk: bytes) -> None:
-        self._link.send(data_body(self._call.request.nonce, "stdin", chunk))
+        self._link.send(data_body(self._call.request.nonce, self._stream, chunk))

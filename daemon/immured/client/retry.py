@@ -17,7 +17,8 @@ _LONGEST: Final = 1.0
 
 
 class Backoff:
-    """The pauses between attempts: doubling from 20 ms to 1 s."""
+    """The pauses between attempts: doubling from 20 ms to 1 s; where the daemon says when to come again, no sooner than
+    that, up to 1 s too: what it names may be the latest moment."""
 
     def __init__(self, retries: int) -> None:
         self._left = retries
@@ -38,4 +39,5 @@ class Backoff:
             raise error
         self.used = True
         pause, self._pause = self._pause, min(2 * self._pause, _LONGEST)
-        return pause
+        named = error.details.get("retry_ms")
+        return max(pause, min(named / 1000, _LONGEST)) if isinstance(named, int) else pause

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from immured.client.errors import ConnectionLost, Refusal, UntrustedReply
 from immured.errors import ImmuredError, Refused
-from immured.wire.envelope import decode_envelope, seal, verify
-from immured.wire.keys import PrivateKey, PublicKey
+from immured.wire.data_frames import data_in
+from immured.wire.envelope import Envelope, decode_envelope, seal, verify
+from immured.wire.keys import PublicKey, Signer
 from immured.wire.messages import (
     COMMAND,
     DATA,
@@ -50,15 +51,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Behalf:
-    """Under which persona, for which tenant, on whose behalf a command is given."""
+    """Under which persona, in which tenant and project, on whose behalf and in which session a command is given."""
 
     persona: str | None = None
     tenant: str | None = None
     sub: str | None = None
+    project: str | None = None
+    session: str | None = None
 
 
 def sign(
-    key: PrivateKey,
+    key: Signer,
     aud: str,
     cmd: str,
     args: Mapping[str, object],
@@ -72,8 +75,9 @@ def sign(
         raise ValueError(f"a command lives 1 to {MAX_LIFETIME_MS} ms, not {lifetime_ms}")
     behalf = behalf or Behalf()
     command = Command(
-        aud, cmd, args, new_nonce(), now_ms, now_ms + lifetime_ms, behalf.persona, behalf.tenant, behalf.sub
-    )
+        aud, cmd, args, new_nonce(), now_ms, now_ms + lifetime_ms,
+        behalf.persona, behalf.tenant, behalf.sub, behalf.project, behalf.session,
+    )  # fmt: skip
     payload = command.to_payload()
     return Request(command.nonce, hashlib.sha256(payload).digest(), seal(COMMAND, payload, [key]), command.exp)
 
@@ -111,6 +115,11 @@ class Session:
         """Owners that wait for something now: they cannot also be taking another call's data."""
         self._by_nonce: dict[bytes, Call] = {}
         self._by_digest: dict[bytes, Call] = {}
+        self._presented: frozenset[bytes] = frozenset()
+
+    def present(self, chain: Iterable[Envelope]) -> None:
+        """These certificates go out before the first command: whoever refuses one, refuses the connection's key."""
+        self._presented |= {hashlib.sha256(one.payload).digest() for one in chain}
 
     @property
     def audience(self) -> str:
@@ -172,6 +181,10 @@ class Session:
             self.failure = error
 
     def _receive(self, body: bytes) -> None:
+        data = data_in(body)
+        if data is not None:
+            self._data(data)
+            return
         envelope = decode_envelope(body)
         if envelope.type == DATA:
             self._data(parse_data(envelope.payload))
@@ -202,6 +215,8 @@ class Session:
             raise Refusal(reply)  # of the connection itself, or of a frame that could not be read
         call = self._by_digest.get(reply.req)
         if call is None:
+            if reply.req in self._presented and not reply.ok:
+                raise Refusal(reply)
             return
         if reply.re is not None and reply.re != call.request.nonce:
             raise UntrustedReply("the reply names another nonce than the request that it digests")

@@ -5,6 +5,7 @@ Nothing here is a stand-in: `immured` runs in its own process, as root, on a rea
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from types import TracebackType
 
 from immured.client.sync import Client
 from immured.errors import ConfigurationError
+from immured.ledger.disk import set_append_only
 
 __all__ = ["ThrowawayDaemon"]
 
@@ -135,7 +137,14 @@ class ThrowawayDaemon:
         try:
             self.stop()
         finally:
+            self._let_go()
             self._remove()
+
+    def _let_go(self) -> None:
+        """What is sealed of a ledger cannot be removed while it is append-only: not by who gave the directory."""
+        for path in (self.state / "ledger").glob("*.jsonl"):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                set_append_only(file.fileno(), wanted=False)
 
     def _remove(self) -> None:
         if not self._keep:
