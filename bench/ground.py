@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
+from bench import ledgers
 from bench.bars import Shown
 from bench.measure import Series
 from bench.subjects import Subject, bubblewrap
@@ -35,12 +37,17 @@ class Effort:
     spread: int = 200
     commands: int = 100
     vm_runs: int = 2_000
+    many: int = 1_000
+    batch: int = 1_000
+    forks: int = 50
+    transfer_mib: int = 1024
     vm_runners: bool = True
+    entries: int = 1_000_000
 
     @classmethod
     def quick(cls) -> Effort:
         """Enough to see that everything works, not to believe a percentage."""
-        return cls(200, 50, 30, 300, 2, 100, 2.0, 4, 40, 20, 100, vm_runners=False)
+        return cls(200, 50, 30, 300, 2, 100, 2.0, 4, 40, 20, 100, 200, 100, 10, 128, vm_runners=False, entries=100_000)
 
 
 @dataclass(slots=True)
@@ -70,6 +77,11 @@ class Ground:
     @cached_property
     def daemon(self) -> ThrowawayDaemon:
         return self.stack.enter_context(ThrowawayDaemon())
+
+    @cached_property
+    def ledger(self) -> Path:
+        """A state directory with a ledger of `effort.entries` (bench/ledgers.py)."""
+        return self.stack.enter_context(ledgers.standing(self.effort.entries))
 
     @cached_property
     def host(self) -> Inside:
