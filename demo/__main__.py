@@ -9,7 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from demo.acts import ACTS, Unexpected
+from demo.acts import ACTS
+from demo.expect import Unexpected
 from demo.ground import name_of, prepared
 from demo.table import Row, Table
 from immured.errors import ImmuredError

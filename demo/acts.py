@@ -6,11 +6,12 @@ import json
 import secrets
 import shutil
 import socket
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
+from demo import evidence, living, manifests
 from demo.by_hand import exchange, signed
+from demo.cli import immure
+from demo.expect import expect
 from demo.ground import name_of
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from immured import RunResult
     from immured.wire.messages import Reply
 
-__all__ = ["ACTS", "Unexpected"]
+__all__ = ["ACTS"]
 
 WALLS = frozenset({"EROFS", "EACCES", "EPERM", "ENOENT"})
 UNREACHED = frozenset({"ENETUNREACH", "EHOSTUNREACH", "ECONNREFUSED"})
@@ -30,18 +31,14 @@ PIDS = 32
 WALL = "1s"
 
 
-class Unexpected(Exception):
-    """It went otherwise; the text says how."""
-
-
 def honest_work(ground: Ground) -> str:
     """A program reads what it may and writes where it may; the result is on the host, and belongs to the caller."""
     result = _run(ground, "honest.py", str(ground.input), str(ground.out))
-    _expect(result.cause == "exited" and result.exit_code == 0, result)
+    expect(result.cause == "exited" and result.exit_code == 0, result)
     report = ground.out / "report.json"
     counted = json.loads(report.read_text())
-    _expect(counted["words"] > 100, f"the report says {counted}")
-    _expect(report.stat().st_uid == ground.uid, f"the report belongs to uid {report.stat().st_uid}")
+    expect(counted["words"] > 100, f"the report says {counted}")
+    expect(report.stat().st_uid == ground.uid, f"the report belongs to uid {report.stat().st_uid}")
     return f"{result.stdout.decode().strip()}; out/report.json is there and belongs to {name_of(ground.uid)}"
 
 
@@ -51,10 +48,10 @@ def write_outside(ground: Ground) -> str:
     places = [own, climbing, "/usr/bin/planted", "/etc/passwd", "/root/planted"]
     result = _run(ground, "write_outside.py", *places)
     met = result.stdout.decode().split()
-    _expect(len(met) == len(places) and set(met) <= WALLS, f"the writes met {met}")
-    _expect(not any(ground.workspace.rglob("planted")), "a file was planted")
+    expect(len(met) == len(places) and set(met) <= WALLS, f"the writes met {met}")
+    expect(not any(ground.workspace.rglob("planted")), "a file was planted")
     named = {violation.path for violation in result.violations}
-    _expect({own, "/usr/bin/planted", "/etc/passwd"} <= named, f"only these were named: {named}")
+    expect({own, "/usr/bin/planted", "/etc/passwd"} <= named, f"only these were named: {named}")
     refused = f"{len(met)} of {len(places)} writes refused ({', '.join(sorted(set(met)))})"
     return f"{refused}, {len(named)} of them named in the result; nothing changed on the host"
 
@@ -70,8 +67,8 @@ def connect_out(ground: Ground) -> str:
             listener.setblocking(False)
         result = _run(ground, "connect_out.py", "1.1.1.1:443", f"127.0.0.1:{port.getsockname()[1]}", f"@{name}")
         met = result.stdout.decode().split()
-        _expect(len(met) == 3 and set(met) <= UNREACHED, f"the connections met {met}")
-        _expect(not any(map(_somebody_came, (port, abstract))), "a listener on the host was reached")
+        expect(len(met) == 3 and set(met) <= UNREACHED, f"the connections met {met}")
+        expect(not any(map(_somebody_came, (port, abstract))), "a listener on the host was reached")
     return f"internet {met[0]}, the host's port {met[1]}, the host's abstract socket {met[2]}"
 
 
@@ -79,7 +76,7 @@ def fork_bomb(ground: Ground) -> str:
     """Ended by the pids controller where there is one; where not, held by the weaker means until its time is over."""
     result = _run(ground, "fork_bomb.py", pids=PIDS, wall="2s")
     means = str(result.enforcement.get("pids", "nothing"))
-    _expect(result.cause in ({"pids"} if _by_cgroup(means) else {"pids", "timeout"}), result)
+    expect(result.cause in ({"pids"} if _by_cgroup(means) else {"pids", "timeout"}), result)
     how = "killed at" if result.cause == "pids" else "held at"
     return f"cause {result.cause}: {how} {PIDS} tasks by {means}; its whole tree is gone"
 
@@ -89,16 +86,16 @@ def memory_hog(ground: Ground) -> str:
     result = _run(ground, "memory_hog.py", memory=MEMORY, wall="20s")
     means = str(result.enforcement.get("memory", "nothing"))
     if _by_cgroup(means):
-        _expect(result.cause == "oom", result)
+        expect(result.cause == "oom", result)
         return f"cause oom: killed at {MEMORY} by {means}"
-    _expect(result.cause == "exited" and b"MemoryError" in result.stderr, result)
+    expect(result.cause == "exited" and b"MemoryError" in result.stderr, result)
     return f"allocation failed (MemoryError) at {MEMORY}, held by {means}"
 
 
 def past_its_time(ground: Ground) -> str:
     """Ended by the daemon's own deadline."""
     result = ground.client.run(["/bin/sleep", "600"], manifest=ground.manifest(wall=WALL))
-    _expect(result.cause == "timeout", result)
+    expect(result.cause == "timeout", result)
     return f"cause timeout: asked for 600 s, ended after {result.usage['wall_ms'] / 1000:.2f} s of {WALL}"
 
 
@@ -106,11 +103,11 @@ def tampered(ground: Ground) -> str:
     """One byte of a signed command changed on its way."""
     _, body = signed(ground.key, ground.daemon_key, "run", _tally(ground))
     bent = body.replace(b"tally.py", b"tally.pz")
-    _expect(bent != body, "nothing was changed")
+    expect(bent != body, "nothing was changed")
     _, reply = _send(ground, bent)
     code = _code(reply.error)
-    _expect(not reply.ok and code == "bad_signature", f"the reply is {reply.error or reply.result}")
-    _expect(_tallied(ground) == 0, "the changed command ran")
+    expect(not reply.ok and code == "bad_signature", f"the reply is {reply.error or reply.result}")
+    expect(_tallied(ground) == 0, "the changed command ran")
     return f"refused: {code}; nothing ran"
 
 
@@ -118,10 +115,10 @@ def replayed(ground: Ground) -> str:
     """The same envelope twice."""
     ground.nonce, body = signed(ground.key, ground.daemon_key, "run", _tally(ground))
     first, reply = _send(ground, body)
-    _expect(reply.ok, f"the first was refused: {reply.error}")
+    expect(reply.ok, f"the first was refused: {reply.error}")
     second, _ = _send(ground, body)
-    _expect(second == first, "the second reply is another one")
-    _expect(_tallied(ground) == 1, f"it ran {_tallied(ground)} times")
+    expect(second == first, "the second reply is another one")
+    expect(_tallied(ground) == 1, f"it ran {_tallied(ground)} times")
     return "the recorded reply again, byte for byte; it ran once"
 
 
@@ -130,14 +127,14 @@ def nonce_again(ground: Ground) -> str:
     _, body = signed(ground.key, ground.daemon_key, "status", {}, ground.nonce)
     _, reply = _send(ground, body)
     code = _code(reply.error)
-    _expect(not reply.ok and code == "replayed", f"the reply is {reply.error or reply.result}")
+    expect(not reply.ok and code == "replayed", f"the reply is {reply.error or reply.result}")
     return f"refused: {code}"
 
 
 def verified(ground: Ground) -> str:
     """Everything above is in the ledger, and the ledger is whole: checked offline, by the command line."""
-    done = _immure("ledger", "verify", "--state", str(ground.daemon.state), "--json")
-    _expect(done.returncode == 0, done.stdout + done.stderr)
+    done = immure("ledger", "verify", "--state", str(ground.daemon.state), "--json")
+    expect(done.returncode == 0, done.stdout + done.stderr)
     report = json.loads(done.stdout)
     return f"whole: {report['entries']} entries, linked and signed"
 
@@ -149,10 +146,10 @@ def flipped(ground: Ground) -> str:
     (copy / "keys").mkdir()
     shutil.copy(ground.daemon.state / "keys" / "ledger.vkey", copy / "keys")
     line = _flip_one_bit(copy / "ledger" / "current.jsonl")
-    done = _immure("ledger", "verify", "--state", str(copy), "--json")
-    _expect(done.returncode == 1, f"exit status {done.returncode}: {done.stdout}{done.stderr}")
+    done = immure("ledger", "verify", "--state", str(copy), "--json")
+    expect(done.returncode == 1, f"exit status {done.returncode}: {done.stdout}{done.stderr}")
     found = json.loads(done.stdout)["problem"]
-    _expect(found["line"] == line, f"line {line} was changed, and line {found['line']} is named")
+    expect(found["line"] == line, f"line {line} was changed, and line {found['line']} is named")
     return f"found: line {line}, {found['code']}"
 
 
@@ -163,11 +160,22 @@ ACTS: tuple[tuple[str, Callable[[Ground], str]], ...] = (
     (f"a fork bomb, {PIDS} tasks allowed", fork_bomb),
     (f"a memory hog, {MEMORY} allowed", memory_hog),
     (f"a run past its time, {WALL} allowed", past_its_time),
+    ("a sandbox that lives, and its files", living.lives),
+    ("a change set, accepted as a whole", living.changes_accepted),
+    ("the daemon killed, a sandbox alive", living.outlives_its_daemon),
+    ("a signed manifest, loaded and run", manifests.loaded),
+    ("its growth, under dual control", manifests.grown),
+    ("preflight: would a run be let in?", manifests.foreseen),
+    ("consent: asked, given, taken back", manifests.asked),
+    ("an executable, pinned by its digest", manifests.pinned),
     ("a tampered envelope", tampered),
     ("a replayed envelope", replayed),
     ("its nonce on another command", nonce_again),
     ("the ledger, verified offline", verified),
     ("a copy with one bit flipped", flipped),
+    ("one's own receipt, as a proof", evidence.proven),
+    ("a witness, and a ledger written anew", evidence.cosigned),
+    ("an export, and one line of it altered", evidence.compared),
 )
 
 
@@ -200,12 +208,6 @@ def _flip_one_bit(path: Path) -> int:
     return number + 1
 
 
-def _immure(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "immured.cli", *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
-
-
 def _somebody_came(listener: socket.socket) -> bool:
     try:
         listener.accept()[0].close()
@@ -220,18 +222,3 @@ def _by_cgroup(means: str) -> bool:
 
 def _code(error: Mapping[str, object] | None) -> str:
     return str((error or {}).get("code", ""))
-
-
-def _expect(right: bool, otherwise: object) -> None:
-    if right:
-        return
-    if isinstance(otherwise, str):
-        raise Unexpected(otherwise)
-    raise Unexpected(_told(otherwise))
-
-
-def _told(result: object) -> str:
-    """A run's result, in short."""
-    shown = {name: getattr(result, name, None) for name in ("cause", "exit_code", "signal", "failure", "enforcement")}
-    tail = bytes(getattr(result, "stderr", b""))[-300:].decode(errors="replace")
-    return f"{shown} {tail}"

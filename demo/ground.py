@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demo.witness import Witness
 from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.keys import PrivateKey, PublicKey
@@ -29,7 +30,8 @@ PYTHON = "/usr/bin/python3"
 
 @dataclass
 class Ground:
-    """The workspace holds `programs` and `input`, which runs may read, and `out`, which they may write."""
+    """The workspace holds `programs` and `input`, which runs may read, `out`, which they may write, and `project`,
+    which a sandbox captures."""
 
     daemon: ThrowawayDaemon
     daemon_key: PublicKey
@@ -37,6 +39,12 @@ class Ground:
     key: PrivateKey
     uid: int
     workspace: Path
+    engineer: PrivateKey
+    """Of a platform-engineer: signs and loads manifests."""
+    approver: PrivateKey
+    """Of one of secops: approves what policy has two keys for."""
+    witness: Witness
+    """Of the daemon's ledger."""
     nonce: bytes = b""
     """Of the envelope that was replayed."""
 
@@ -65,10 +73,25 @@ class Ground:
             "limits": {"wall": "60s", **limits},
         }
 
+    def reconnect(self) -> None:
+        """A connection to the daemon that serves now, as the workspace's owner."""
+        self.client.close()
+        with self.as_user():
+            self.client.connect()
+
+    def acting(self, key: PrivateKey) -> Client:
+        """A client for another of the keys."""
+        return Client(self.daemon.socket, key, self.daemon_key, timeout=PATIENCE)
+
     def entries(self) -> int:
         """How many lines the ledger has."""
         with (self.daemon.state / "ledger" / "current.jsonl").open("rb") as file:
             return sum(1 for _ in file)
+
+    def entry(self, seq: int) -> str:
+        """That line of it."""
+        with (self.daemon.state / "ledger" / "current.jsonl").open() as file:
+            return next(line for number, line in enumerate(file) if number == seq)
 
     @contextlib.contextmanager
     def as_user(self) -> Iterator[None]:
@@ -92,19 +115,32 @@ def prepared() -> Iterator[Ground]:
     workspace = Path(tempfile.mkdtemp(prefix="immured-demo-"))
     try:
         _furnish(workspace, uid)
-        with ThrowawayDaemon() as daemon:
-            key = PrivateKey.generate()
+        daemon = ThrowawayDaemon()
+        with _witnessed(daemon, workspace, uid) as witness, daemon:
+            key, engineer, approver = (PrivateKey.generate() for _ in range(3))
             with Client(daemon.socket, daemon.admin_key, daemon.daemon_key, timeout=PATIENCE) as admin:
                 admin.key_add("demo", key.public.to_pem(), role="runner", uids=[uid])
+                admin.key_add("engineer", engineer.public.to_pem(), role="platform-engineer")
+                admin.key_add("approver", approver.public.to_pem(), role="secops")
             daemon_key = PublicKey.from_pem(daemon.daemon_key.read_bytes())
             client = Client(daemon.socket, key, daemon_key, timeout=PATIENCE)
-            ground = Ground(daemon, daemon_key, client, key, uid, workspace)
+            ground = Ground(daemon, daemon_key, client, key, uid, workspace, engineer, approver, witness)
             with client:
-                with ground.as_user():
-                    client.connect()
+                ground.reconnect()
                 yield ground
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _witnessed(daemon: ThrowawayDaemon, workspace: Path, uid: int) -> Iterator[Witness]:
+    """A witness of its ledger, and the daemon told to ask it, soon after each entry."""
+    with Witness(workspace / "witness", uid, daemon.state / "keys" / "ledger.vkey") as witness:
+        listed = f'{{ name = "demo", url = "{witness.url}", key = "{witness.key}" }}'
+        daemon.state.joinpath("config.toml").write_text(
+            f"[ledger]\ncheckpoint_s = 1\n[audit]\nwitnesses = [{listed}]\n"
+        )
+        yield witness
 
 
 def name_of(uid: int) -> str:
@@ -120,6 +156,9 @@ def _furnish(workspace: Path, uid: int) -> None:
     shutil.copytree(PROGRAMS, workspace / "programs", ignore=shutil.ignore_patterns("__pycache__"))
     (workspace / "input").mkdir()
     (workspace / "out").mkdir()
+    (workspace / "project").mkdir()
+    (workspace / "project" / "text").write_text("Over teh wall and under teh gate.\n")
+    (workspace / "project" / "draft").write_text("away with this\n")
     root = Path(__file__).resolve().parents[1]
     for text in TEXTS:
         if (root / text).exists():
