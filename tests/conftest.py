@@ -7,12 +7,26 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the host is. The rest is as hypothesis has it, here and in CI.
+settings.register_profile(
+    "any-host",
+    settings.get_profile(settings.get_current_profile_name()),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("any-host")
 
 CONTROLLERS = frozenset({"cpu", "io", "memory", "pids"})
 HERE = Path(__file__).parent
 # Folders in which every test starts a daemon, a launcher or a warden.
-ROOTS = frozenset({"escape", "hostile", "launcher", "learn", "programs", "shield", "takeover", "walls", "warden"})
+ROOTS = frozenset(
+    {"escape", "hostile", "launcher", "learn", "programs", "shield", "takeover", "traversal", "walls", "warden"}
+)
 IN_CI = os.environ.get("CI") == "true"
+THROWAWAY = os.environ.get("THROWAWAY_HOST") == "1"
+MANY_INODES = 8_000
 
 
 def cgroup2_missing() -> str:
@@ -22,6 +36,23 @@ def cgroup2_missing() -> str:
         return "/sys/fs/cgroup is not a cgroup v2 hierarchy"
     missing = CONTROLLERS - set(listing.read_text().split())
     return f"cgroup v2 lacks the controllers {', '.join(sorted(missing))}" if missing else ""
+
+
+def forget_files() -> None:
+    """On a throw-away host, which may be User-Mode Linux: lets go of the files that its cache holds, if they are many.
+
+    That kernel keeps each file of its host's open for as long as it is cached, and once it has as many as `ulimit -n`
+    said there, no file of the host's opens and no program starts: EMFILE, ENOMEM, and the sooner the more memory it has
+    to spare.
+    """
+    inodes = int(Path("/proc/sys/fs/inode-nr").read_text().split()[0])
+    if inodes > MANY_INODES:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def pytest_runtest_logfinish() -> None:
+    if THROWAWAY:
+        forget_files()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,6 +76,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 left.append(item)
                 continue
             item.add_marker(pytest.mark.skip(reason=f"{missing}; remedy: boot with systemd.unified_cgroup_hierarchy=1"))
+        if not THROWAWAY and item.get_closest_marker("needs_throwaway_host"):
+            if follows:
+                left.append(item)
+                continue
+            item.add_marker(
+                pytest.mark.skip(reason="installs into this host; remedy: a virtual machine, with THROWAWAY_HOST=1")
+            )
         if os.geteuid() != 0 and item.get_closest_marker("needs_root"):
             item.add_marker(pytest.mark.skip(reason="needs uid 0; remedy: run make test as root"))
         kept.append(item)

@@ -12,7 +12,7 @@ import pytest
 from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
 
-__all__ = ["client", "daemon"]
+__all__ = ["client", "daemon", "mortal"]
 
 
 @pytest.fixture(scope="package")
@@ -26,3 +26,15 @@ def client(daemon: ThrowawayDaemon) -> Iterator[Client]:
     """The daemon's admin."""
     with daemon.client() as connected:
         yield connected
+
+
+@pytest.fixture
+def mortal() -> Iterator[ThrowawayDaemon]:
+    """One for the test alone, which may die of it."""
+    with ThrowawayDaemon() as running:
+        try:
+            yield running
+        finally:
+            # A daemon that found its launcher leaves it alone when it stops; without sandboxes it ends by itself.
+            with running.client() as client:
+                client.prune(alive=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 
 import pytest
 
@@ -44,9 +45,11 @@ def test_subjects_take_turns_block_by_block() -> None:
 
 def test_a_pause_is_not_part_of_a_run() -> None:
     with floor() as subject:
+        began = time.monotonic_ns()
         (series,) = sporadic([subject], runs=5, pause=0.1)
+        took = time.monotonic_ns() - began
     assert len(series.walls) == 5
-    assert series.p50 < 100
+    assert sum(series.walls) <= took - 5 * 100_000_000
 
 
 @pytest.mark.parametrize(
@@ -58,9 +61,11 @@ def test_a_slow_subject_has_smaller_blocks(one_run_ns: float, size: int) -> None
 
 def test_runs_for_a_while_are_counted() -> None:
     program = floor().parent()
-    program.ask("50")
-    runs, took = program.answer()
-    program.end()
+    try:
+        program.ask("50")
+        runs, took = program.answer()
+    finally:
+        program.end()
     assert runs >= 1
     assert took >= 50e6
 
@@ -92,9 +97,11 @@ def test_a_refusal_is_in_the_tools_own_words() -> None:
 
 def test_a_program_that_ends_is_told() -> None:
     program = Answering("silent", ["/bin/true"])
-    with pytest.raises(RuntimeError, match="silent failed"):
-        program.answer()
-    program.end()
+    try:
+        with pytest.raises(RuntimeError, match="silent failed"):
+            program.answer()
+    finally:
+        program.end()
 
 
 def test_what_explanation_adds_is_not_what_opens_cost() -> None:

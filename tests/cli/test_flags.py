@@ -103,10 +103,37 @@ def test_a_manifests_file_that_is_missing_is_named(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("a = " + "[" * 9000, "nested too deeply"), ("a = " + "9" * 9000, "digits")]
+    ("text", "said"), [("a = " + "[" * 9000, "nested too deeply"), ("a = " + "9" * 9000, "64 bits")]
 )
 def test_a_file_that_the_reader_gives_up_on_is_no_manifest(here: Path, text: str, said: str) -> None:
     (here / "a.toml").write_text(text)
     with pytest.raises(ConfigurationError, match=said) as refusal:
         compile_order(Flags(manifest="a.toml"), here)
     assert refusal.value.code == "bad_manifest"
+
+
+def test_a_class_alone_is_a_manifest_of_it(here: Path) -> None:
+    order = compile_order(Flags(class_="default"), here)
+    assert order.manifest == {"schema": 1, "name": "command-line", "class": "default"}
+
+
+def test_what_is_filled_in_goes_with_the_order(here: Path) -> None:
+    order = compile_order(Flags(manifest=DIGEST, settings=("project=/srv/a=b", "n=5", "empty=")), here)
+    assert order.parameters == {"project": "/srv/a=b", "n": "5", "empty": ""}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (Flags(settings=("project",)), "--set 'project' fills nothing in"),
+        (Flags(settings=("=x",)), "--set '=x' fills nothing in"),
+        (Flags(settings=("a=1", "a=1")), "--set fills a in twice"),
+        (Flags(settings=("a=\x1b[2J",)), "--set 'a=\\x1b[2J' holds what is no text"),
+        (Flags(settings=("a=\udcff",)), "--set 'a=\\udcff' holds what is no text"),
+        (Flags(manifest=DIGEST, class_="strict"), "--class beside --manifest"),
+    ],
+)
+def test_what_fills_nothing_in_is_a_mistake(here: Path, flags: Flags, message: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        compile_order(flags, here)
+    assert (refused.value.code, refused.value.message) == ("usage", message)

@@ -53,10 +53,18 @@ ORDERS: dict[str, list[str | bytes]] = {
     "a place unnormalised": ["--cwd", "/usr/../x//"],
     "a root": ["--rootfs", "sub", "--tmpfs", "scratch", "--tmpfs", "/t"],
     "network": ["--network", "loopback"],
+    "names": [
+        *("--persona", "sre", "--tenant", "acme", "--project=web", "--sub", "user:größer", "--session", "n1"),
+        *("--tenant", "other"),
+    ],
     "variables": ["--env", "A=1=2", "--env", "B=", "--env", "GIVEN", "--env", "A=3", "--env", "C=ü"],
     "variables that are no text": ["--env", b"A=" + LATIN],
     "passed on, then set": ["--env", "GIVEN", "--env", "GIVEN=ours"],
     "a loaded manifest": ["--manifest", DIGEST, "--memory", "64M", "--env", "A=b"],
+    "what is filled in": ["--manifest", DIGEST, "--set", "project=/srv/p=q", "--set", "n=5", "--set", "empty="],
+    "what is filled in, of no ASCII": ["--manifest", DIGEST, "--set", "project=/srv/grün", "--set", "ü=1"],
+    "a class": ["--class", "strict"],
+    "a class and more": ["--class", "build", "--rw", "out", "--swap", "64M"],
     "a manifest's file": ["--manifest", "m.toml", "--ro", "sub", "--wall", "5s"],
 }
 
@@ -77,6 +85,13 @@ MISTAKES: dict[str, list[str | bytes]] = {
     "a variable without a name": ["--env", "=x", "--", "true"],
     "a bound without a path": ["--ro", ":/x", "--", "true"],
     "a bound of nothing": ["--ro", "", "--", "true"],
+    "nothing to fill in": ["--set", "", "--", "true"],
+    "nothing filled in": ["--set", "project", "--", "true"],
+    "filled in without a name": ["--set", "=x", "--", "true"],
+    "filled in twice": ["--set", "a=1", "--set", "ab=1", "--set", "a=2", "--", "true"],
+    "filled in with two lines": ["--set", "a=1\n2", "--", "true"],
+    "filled in with no text": ["--set", b"a=" + LATIN, "--", "true"],
+    "a class beside a manifest": ["--class", "strict", "--manifest", DIGEST, "--", "true"],
     "a manifest that is not there": ["--manifest", "none.toml", "--", "true"],
     "a loaded manifest with paths": ["--manifest", DIGEST, "--ro", ".", "--", "true"],
     "a key that is not there": ["--key", "/none", "--", "true"],
@@ -86,6 +101,9 @@ MISTAKES: dict[str, list[str | bytes]] = {
     "a socket that is not there": ["--socket", "/none", "--", "true"],
     "a socket that is a file": ["--socket", "/etc/passwd", "--", "true"],
     "a path too long for a socket": ["--socket", "/" + "x" * 200, "--", "true"],
+    "a chain that is not there": ["--certificate", "/none", "--", "true"],
+    "a name of no text": ["--tenant", b"caf\xe9", "--", "true"],
+    "an agent that is not there": ["--key", "agent:alice", "--", "true"],
     "a user that is not there": ["--as", "nobody-here", "--", "true"],
 }
 
@@ -99,6 +117,8 @@ RUNS: dict[str, list[str | bytes]] = {
     "not found, by a hostile name": ["--", "no\x1b[2J\nsuch\u202egrößer\t\u00ad大\U0001f600"],
     "not found, by no text": ["--", b"/no/" + LATIN],
     "no program": ["--", "/etc/passwd"],
+    "a class that there is not": ["--class", "wide", "--", "true"],
+    "a parameter that there is not": ["--set", "a=1", "--", "true"],
     "a path that is not there": ["--ro", "/no/such/path", "--", "true"],
     "a limit that makes no sense": ["--memory", "plenty", "--", "true"],
     "a limit held by what there is": ["--memory", "256M", "--pids", "64", "--", "true"],
@@ -152,11 +172,8 @@ def test_the_native_half_knows_each_option_as_it_is() -> None:
     assert [name for name, kind in listed if kind not in given[name]] == []
 
 
-@pytest.mark.parametrize("name", ORDERS)
-def test_both_order_the_same(
-    scripted: Scripted, sanitized: list[str], native: list[str], here: Path, name: str
-) -> None:
-    seen: list[Command] = []
+def answering(seen: list[Command]) -> Callable[[Served], None]:
+    """A daemon that answers one command, and notes it."""
 
     def script(served: Served) -> None:
         served.hello()
@@ -164,7 +181,15 @@ def test_both_order_the_same(
         seen.append(command)
         served.reply(command, digest)
 
-    target = scripted(script)
+    return script
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_both_order_the_same(
+    scripted: Scripted, sanitized: list[str], native: list[str], here: Path, name: str
+) -> None:
+    seen: list[Command] = []
+    target = scripted(answering(seen))
     words = ["run", *target, *ORDERS[name], *([] if "echo" in ORDERS[name] else ["--", "echo"])]
     if "many words" in name or name in {"words that are no text", "long words"}:
         words = ["run", *target, "--", "echo", *ORDERS[name]]
@@ -175,9 +200,39 @@ def test_both_order_the_same(
     assert said == [(0, b"", b"")] * 3
     assert seen[0].args == seen[1].args == seen[2].args
     assert list(seen[0].args) == list(seen[1].args)
+    assert names_of(seen[0]) == names_of(seen[1]) == names_of(seen[2])
     assert {command.aud for command in seen} == {seen[0].aud}
     assert len({command.nonce for command in seen}) == 3
     assert {command.exp - command.iat for command in seen} == {60_000}
+
+
+def names_of(command: Command) -> list[str | None]:
+    return [command.persona, command.tenant, command.project, command.sub, command.session]
+
+
+@pytest.mark.parametrize(
+    ("variables", "words", "carried"),
+    [
+        ({}, [], [None] * 5),
+        ({"TENANT": "acme", "PROJECT": "web"}, [], [None, "acme", "web", None, None]),
+        ({"TENANT": "acme", "SESSION": "n1"}, ["--tenant", "other"], [None, "other", None, None, "n1"]),
+        ({"PERSONA": "", "SUB": "user:7"}, [], [None, None, None, "user:7", None]),
+    ],
+)
+def test_names_of_the_environment_are_carried_by_both(
+    scripted: Scripted,
+    sanitized: list[str],
+    native: list[str],
+    variables: dict[str, str],
+    words: list[str],
+    carried: list[str | None],
+) -> None:
+    seen: list[Command] = []
+    target = scripted(answering(seen))
+    environment = {f"IMMURE_{name}": value for name, value in variables.items()}
+    for half in (PYTHON, native, sanitized):
+        assert say([*half, "run", *target, *words, "--", "true"], environment=environment) == (0, b"", b"")
+    assert [names_of(command) for command in seen] == [carried] * 3
 
 
 @pytest.mark.parametrize("name", MISTAKES)

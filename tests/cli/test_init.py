@@ -49,15 +49,6 @@ def test_a_directory_with_something_in_it_stays_as_it_is(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
-def test_a_manifest_that_was_changed_refuses_the_start(state: Path) -> None:
-    (manifest,) = (state / "manifests").glob("*.toml")
-    manifest.write_text(manifest.read_text().replace('memory = "512M"', 'memory = "512G"'))
-    with pytest.raises(ConfigurationError) as refused:
-        load_state(state)
-    assert refused.value.code == "manifest_damaged"
-    assert manifest.name in refused.value.message
-
-
 def test_a_key_directory_that_others_may_write_refuses_the_start(state: Path) -> None:
     (state / "keys").chmod(0o777)
     with pytest.raises(ConfigurationError) as refused:

@@ -26,6 +26,16 @@ def test_a_new_key_is_its_owners_alone(tmp_path: Path) -> None:
     assert read_public(str(tmp_path / "mine" / "key.pub")) == key.public
 
 
+def test_a_public_half_that_exists_leaves_no_private_one(tmp_path: Path) -> None:
+    (tmp_path / "key.pub").write_text("precious")
+    with pytest.raises(ConfigurationError) as refused:
+        CliRunner().invoke(
+            app, ["key", "new", "--out", str(tmp_path / "key.pem")], catch_exceptions=False, standalone_mode=False
+        )
+    assert refused.value.code == "key_exists"
+    assert [one.name for one in tmp_path.iterdir()] == ["key.pub"]
+
+
 def test_a_key_that_exists_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_text("precious")

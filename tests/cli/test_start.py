@@ -8,7 +8,8 @@ import sys
 import pytest
 
 HEAVY = frozenset({
-    "immured.service", "immured.ledger", "immured.isolation", "immured.manifest", "immured.host", "asyncio", "psutil",
+    "immured.service", "immured.ledger", "immured.isolation", "immured.manifest.schema", "immured.manifest.read",
+    "immured.host", "asyncio", "psutil",
 })  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -18,7 +18,14 @@ from immured.wire.frames import MAX_FRAME
 from immured.wire.messages import MAX_DATA
 from tests.client.conftest import Serving
 from tests.client.peer import USER, Peer, Served, record, result_of
-from tests.client.test_client import STRANGER, answering, flood, streaming_echo, until_closed
+from tests.client.test_client import (
+    STRANGER,
+    answering,
+    flood,
+    says_much_before_it_reads,
+    streaming_echo,
+    until_closed,
+)
 
 T = TypeVar("T")
 
@@ -289,6 +296,20 @@ def test_close_wakes_whoever_waits(serving: Serving) -> None:
 
     with pytest.raises(ConnectionLost):
         within(work())
+
+
+def test_a_call_made_amid_output_waits_for_no_input_that_waits_for_it(serving: Serving) -> None:
+    async def work() -> list[Mapping[str, object]]:
+        answers: list[Mapping[str, object]] = []
+        async with client(serving(says_much_before_it_reads)) as connected:
+            async with await connected.start(["/bin/cat"], stdin=bytes(2 * QUEUE_BYTES)) as run:
+                async for _ in run:
+                    if not answers:
+                        answers.append(await connected.status())
+            assert (await run.result()).ok
+        return answers
+
+    assert within(work()) == [{"which": "within"}]
 
 
 def test_descriptors_ride_with_the_command(serving: Serving) -> None:

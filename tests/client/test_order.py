@@ -89,3 +89,8 @@ def test_another_float_says_what_to_send_instead() -> None:
     with pytest.raises(Refused, match="a float") as refused:
         pack(arguments(["/bin/true"], manifest={"x": 1.5}).args)
     assert "integer" in refused.value.remedy
+
+
+def test_what_is_filled_in_travels_as_text_or_number() -> None:
+    order = arguments(["/bin/true"], parameters={"project": Path("/srv/p"), "jobs": 5, "branch": "main"})
+    assert order.args["parameters"] == {"project": "/srv/p", "jobs": 5, "branch": "main"}

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import pytest
 
 from immured.client.reading import StoppableReader
+from tests.descriptors import descriptors
 
 Pipe = tuple[BinaryIO, BinaryIO]
 
@@ -76,7 +77,8 @@ def test_text_is_not_bytes() -> None:
 
 
 def test_its_own_descriptor_goes_with_it(pipe: Pipe) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     reader = StoppableReader(pipe[0])
+    assert descriptors() - before
     del reader
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() - before == set()

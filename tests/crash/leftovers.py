@@ -41,5 +41,5 @@ def leftovers(state: Path) -> Leftovers:
         if os.fsencode(state) in command or f"/{cgroup.name}" in groups:
             processes.add(f"{pid} {name}")
     mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    cgroups = {str(path) for path in cgroup.rglob("*") if path.is_dir()} if cgroup.exists() else set()
+    cgroups = {place for place, _, _ in os.walk(cgroup)} - {str(cgroup)}  # which come and go: `rglob` would fail
     return Leftovers(frozenset(processes), frozenset(mounts), frozenset(cgroups))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -18,15 +19,20 @@ def test_a_living_daemon_and_its_run_are_found() -> None:
         ThrowawayDaemon() as daemon,
         daemon.client() as client,
     ):
-        running = threading.Thread(target=client.run, args=(["/bin/sleep", "2"],))
+        theirs, ours = os.pipe()
+        running = threading.Thread(target=client.run, args=(["/bin/cat"],), kwargs={"fds": {0: theirs}})
         running.start()
-        wait_for(lambda: any(name.endswith(" sleep") for name in leftovers(daemon.state).processes))
-        found = leftovers(daemon.state)
-        running.join()
+        try:
+            wait_for(lambda: any(name.endswith(" cat") for name in leftovers(daemon.state).processes))
+            found = leftovers(daemon.state)
+        finally:
+            os.close(ours)
+            running.join()
+            os.close(theirs)
     assert {name.split()[1] for name in found.processes} >= {
         "immured-launch",
         "immured-parker",
         "immured-warden",
-        "sleep",
+        "cat",
     }
     assert any("/tenants/" in path for path in found.cgroups)

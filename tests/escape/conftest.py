@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,8 +13,9 @@ from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.keys import PrivateKey
 from tests.daemon import daemon
-from tests.escape.harness import CALLER, World
+from tests.escape.harness import CALLER, Way, World, as_exec
 from tests.escape.scenes import set_scene
+from tests.peers import connecting_as
 from tests.warden.cell import Cell
 from tests.warden.conftest import cells, controllers, harness, subtree
 
@@ -41,24 +41,29 @@ def caller(daemon: ThrowawayDaemon, ground: Path) -> Iterator[Client]:
     with daemon.client() as admin:
         admin.key_add("escape", key.public.to_pem(), role="runner", uids=[CALLER])
     with daemon.client(path) as client:
-        groups = os.getgroups()
-        os.setgroups([])
-        os.setegid(CALLER)
-        os.seteuid(CALLER)
-        try:
+        with connecting_as(CALLER):
             client.connect()
-        finally:
-            os.seteuid(0)
-            os.setegid(0)
-            os.setgroups(groups)
         yield client
 
 
-@pytest.fixture
-def world(caller: Client, daemon: ThrowawayDaemon, ground: Path, request: pytest.FixtureRequest) -> World:
+def make_world(
+    run: Way, caller: Client, daemon: ThrowawayDaemon, ground: Path, request: pytest.FixtureRequest
+) -> World:
     def cell() -> Cell:
         """Made only for the ideas that need one."""
         make: Callable[..., Cell] = request.getfixturevalue("cells")
         return make()
 
-    return World(caller, ground, cell, set_scene(caller, daemon, ground))
+    return World(run, ground, cell, set_scene(caller, daemon, ground))
+
+
+@pytest.fixture
+def world(caller: Client, daemon: ThrowawayDaemon, ground: Path, request: pytest.FixtureRequest) -> World:
+    """Where an idea is a run."""
+    return make_world(caller.run, caller, daemon, ground, request)
+
+
+@pytest.fixture
+def living_world(caller: Client, daemon: ThrowawayDaemon, ground: Path, request: pytest.FixtureRequest) -> World:
+    """Where an idea is an exec in a sandbox that lives."""
+    return make_world(as_exec(caller), caller, daemon, ground, request)

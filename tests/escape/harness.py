@@ -1,4 +1,5 @@
-"""Runs an idea: in a sandbox of a real daemon as an unprivileged caller, and in its control."""
+"""Runs an idea: in a sandbox of a real daemon as an unprivileged caller (as its run, or as an exec in one that lives),
+and in its control."""
 
 from __future__ import annotations
 
@@ -8,12 +9,12 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from immured import Client
+from immured import Client, RunResult
 from immured.errors import ImmuredError
 from tests.escape.catalogue import HERE, Idea
 from tests.warden.cell import Cell, Peer, Run, Wish, bind, file
@@ -115,7 +116,26 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def in_sandbox(idea: Idea, scene: Scene, client: Client, loosened: Mapping[str, Any] | None = None) -> Outcome:
+Way = Callable[..., RunResult]
+"""How a command is run: as `Client.run` takes it."""
+
+
+def as_exec(client: Client) -> Way:
+    """In a sandbox that lives, made for it, in which another ran before."""
+
+    def run(argv: Sequence[str], *, manifest: Mapping[str, Any], timeout: float, **options: Any) -> RunResult:
+        begin = {name: options.pop(name) for name in ("files", "env", "cwd") if name in options}
+        with client.sandbox(manifest=manifest, **begin) as sandbox:
+            sandbox.exec(["/bin/true"], cwd="/")
+            result = sandbox.exec(argv, timeout=timeout, **options)
+            # One that is killed with its sandbox ends for what ended that.
+            cause = sandbox.refresh().cause if result.cause == "killed" else None
+            return replace(result, cause=cause) if cause else result
+
+    return run
+
+
+def in_sandbox(idea: Idea, scene: Scene, run: Way, loosened: Mapping[str, Any] | None = None) -> Outcome:
     """The idea in a sandbox. What is refused before it runs has the refusal's code for its cause."""
     manifest = {"schema": 1, "name": "escape", "class": "default", "limits": {"wall": "20s"}}
     manifest = merged(manifest, idea.manifest)
@@ -132,7 +152,7 @@ def in_sandbox(idea: Idea, scene: Scene, client: Client, loosened: Mapping[str, 
         options["fds"] = {0: theirs, **options.get("fds", {})}
         options["on_stdout"] = lambda data: answer(scene.judge, data, stdout, judge_end)
     try:
-        result = client.run(command(scene), manifest=manifest, timeout=PATIENCE_S, **options)
+        result = run(command(scene), manifest=manifest, timeout=PATIENCE_S, **options)
     except ImmuredError as refused:
         return Outcome(b"", str(refused).encode(), refused.code)
     finally:
@@ -213,9 +233,9 @@ def without_filter(idea: Idea, scene: Scene, cell: Cell) -> Outcome:
 
 @dataclass
 class World:
-    """Where ideas are tried. `scene(name, control)` builds what stands around one."""
+    """Where ideas are tried. `scene(name, control)` builds what stands around one, `run` runs one in a sandbox."""
 
-    client: Client
+    run: Way
     ground: Path
     cell: Callable[[], Cell]
     scene: Callable[[Idea, bool], AbstractContextManager[Scene]]
@@ -225,7 +245,7 @@ class World:
         with self.scene(idea, False) as scene:
             verdict, outcome = ("silent", "never run"), Outcome(b"")
             for _ in range(scene.rounds):
-                outcome = in_sandbox(idea, scene, self.client)
+                outcome = in_sandbox(idea, scene, self.run)
                 verdict = scene.after(outcome) or self._contained(idea, outcome)
                 if verdict[0] == "got":
                     break
@@ -253,9 +273,9 @@ class World:
         if kind == "fence":
             return in_fence(idea, scene, self.ground, idea.without())
         if kind == "manifest":
-            return in_sandbox(idea, scene, self.client, idea.loosened())
+            return in_sandbox(idea, scene, self.run, idea.loosened())
         if kind == "scene":
-            return in_sandbox(idea, scene, self.client)
+            return in_sandbox(idea, scene, self.run)
         assert idea.control == "no filter", idea.control
         return without_filter(idea, scene, self.cell())
 

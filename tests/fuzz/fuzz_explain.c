@@ -186,7 +186,7 @@ static int be_init(const char *place)
     be_payload(pair[1]);
   must(dup2(pair[0], 1), "socket");
   must(close_range(3, ~0u, 0), "descriptors");
-  must(explain_stand_in_proc(), "proc");
+  must(explain_stand_in_proc(AT_FDCWD, "/proc"), "proc");
   setfsgid(CALLER);
   setfsuid(CALLER);
   explain_path_settle();

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from immured.errors import Refused
+from immured.wire.certificate import parse_certificate
 from immured.wire.envelope import decode_envelope, encode_envelope, pae, seal, verify
 from immured.wire.frames import MAX_FRAME, FrameReader
 from immured.wire.keys import PrivateKey
@@ -71,6 +72,9 @@ def read_payload(data: bytes) -> None:
         command = parse_command(data)
         assert parse_command(command.to_payload()) == command
         check_window(command, command.iat, (command.aud,))
+    with contextlib.suppress(Refused):
+        certificate = parse_certificate(data)
+        assert parse_certificate(certificate.to_payload()) == certificate
 
 
 def one_input(data: bytes) -> None:
@@ -91,6 +95,7 @@ def known_inputs() -> list[bytes]:
                 found += [
                     bytes.fromhex(case[key]) for key in ("bytes", "body", "payload", "stream", "frame") if key in case
                 ]
+                found += map(bytes.fromhex, case.get("chain", ()))
     return found
 
 

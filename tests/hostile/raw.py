@@ -17,7 +17,7 @@ from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.envelope import pae
 from immured.wire.keys import PrivateKey
 
-__all__ = ["COMMAND", "Connection", "command", "sealed"]
+__all__ = ["COMMAND", "Connection", "Talk", "command", "sealed"]
 
 COMMAND = "application/vnd.immured.command.v1+msgpack"
 REPLY = "application/vnd.immured.reply.v1+msgpack"
@@ -117,3 +117,34 @@ class Connection:
                 return None
             data += part
         return data
+
+
+class Talk:
+    """Commands of one key on one connection; answers are asked for by the nonces that went out."""
+
+    def __init__(self, daemon: ThrowawayDaemon, key: PrivateKey, **said: Any) -> None:
+        self.connection = Connection(daemon)
+        self.connection.socket.settimeout(120)
+        self._key, self._said = key, said
+        self._early: dict[bytes, dict[str, Any]] = {}
+
+    def send(self, cmd: str, **args: Any) -> bytes:
+        payload = command(self.connection.daemon_id, cmd=cmd, args=args, **self._said)
+        self.connection.frame(sealed(msgpack.packb(payload), [self._key]))
+        return bytes(payload["nonce"])
+
+    def answer(self, nonce: bytes) -> dict[str, Any]:
+        while nonce not in self._early:
+            reply = self.connection.reply()
+            assert reply is not None, "closed without a reply"
+            self._early[reply["re"]] = reply
+        return self._early.pop(nonce)
+
+    def code(self, nonce: bytes) -> str:
+        reply = self.answer(nonce)
+        return "ok" if reply["ok"] else str(reply["error"]["code"])
+
+    def ask(self, cmd: str, **args: Any) -> dict[str, Any]:
+        reply = self.answer(self.send(cmd, **args))
+        assert reply["ok"], reply["error"]
+        return dict(reply["result"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -15,7 +14,9 @@ import pytest
 from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.envelope import pae
 from immured.wire.keys import PrivateKey
+from tests.entries import entries_in
 from tests.hostile.raw import COMMAND, Connection, command, sealed
+from tests.sandboxes.waiting import runs, until
 
 ORDER = 2**252 + 27742317777372353535851937790883648493
 
@@ -181,8 +182,7 @@ def test_duplicate_keys_in_a_payload_are_refused(connection: Connection, admin: 
 
 def test_a_denial_is_in_the_ledger(connection: Connection, admin: PrivateKey, daemon: ThrowawayDaemon) -> None:
     reply = connection.ask(command(connection.daemon_id, cmd="rum"), admin)
-    lines = (daemon.state / "ledger" / "current.jsonl").read_text().splitlines()
-    entry = json.loads(lines[reply["receipt"]["seq"]])
+    entry = entries_in(daemon.state)[reply["receipt"]["seq"]]
     assert entry["type"] == "command.denied"
     assert entry["data"]["code"] == "unknown_command"
 
@@ -223,9 +223,11 @@ def test_a_nonce_on_another_command_is_a_replay(connection: Connection, admin: P
 def test_the_same_bytes_while_they_run_are_in_progress(
     connection: Connection, daemon: ThrowawayDaemon, admin: PrivateKey
 ) -> None:
-    body = sealed(msgpack.packb(command(connection.daemon_id, args={"argv": ["/bin/sleep", "2"]})), [admin])
+    nonce = os.urandom(16)
+    args = {"argv": ["/bin/sleep", "5"]}
+    body = sealed(msgpack.packb(command(connection.daemon_id, nonce=nonce, args=args)), [admin])
     connection.frame(body)
-    time.sleep(0.3)
+    accepted_run(daemon, nonce)
     with Connection(daemon) as other:
         other.frame(body)
         again = other.reply()
@@ -274,24 +276,36 @@ def test_many_requests_in_flight_on_one_connection_are_all_answered(connection: 
     assert answered == {one["nonce"] for one in sent}
 
 
+def ledger_entries(daemon: ThrowawayDaemon, kind: str) -> list[dict[str, Any]]:
+    return [entry["data"] for entry in entries_in(daemon.state) if entry["type"] == kind]
+
+
+def accepted_run(daemon: ThrowawayDaemon, nonce: bytes) -> str:
+    """The sandbox of the run with that nonce, once it is accepted."""
+    found: list[str] = []
+
+    def accepted() -> bool:
+        entries = ledger_entries(daemon, "run.accepted")
+        found.extend(one["sandbox"] for one in entries if one["nonce"] == nonce.hex())
+        return bool(found)
+
+    until(accepted, 60)
+    return found[0]
+
+
 def test_a_client_that_vanishes_takes_its_run_along(daemon: ThrowawayDaemon, admin: PrivateKey) -> None:
     with Connection(daemon) as connection:
         nonce = os.urandom(16)
-        connection.frame(
-            sealed(
-                msgpack.packb(command(connection.daemon_id, nonce=nonce, args={"argv": ["/bin/sleep", "50"]})), [admin]
-            )
-        )
-        time.sleep(0.3)
-    deadline = time.monotonic() + 10
-    while True:
-        entries = [json.loads(line) for line in (daemon.state / "ledger" / "current.jsonl").read_text().splitlines()]
-        begun = [
-            e["data"]["sandbox"] for e in entries if e["type"] == "run.accepted" and e["data"]["nonce"] == nonce.hex()
-        ]
-        ended = {e["data"]["sandbox"]: e["data"] for e in entries if e["type"] == "run.finished"}
-        if begun and begun[0] in ended:
-            assert ended[begun[0]]["cause"] == "killed"
-            return
-        assert time.monotonic() < deadline, "the run outlived its client"
-        time.sleep(0.05)
+        seconds = f"50.{int.from_bytes(nonce[:4], 'big')}"
+        args = {"argv": ["/bin/sleep", seconds]}
+        connection.frame(sealed(msgpack.packb(command(connection.daemon_id, nonce=nonce, args=args)), [admin]))
+        sandbox = accepted_run(daemon, nonce)
+        until(lambda: runs(f"/bin/sleep\0{seconds}\0".encode()), 60)
+    ends: list[dict[str, Any]] = []
+
+    def ended() -> bool:
+        ends.extend(one for one in ledger_entries(daemon, "run.finished") if one["sandbox"] == sandbox)
+        return bool(ends)
+
+    until(ended, 40)  # sooner than by itself
+    assert ends[0]["cause"] == "killed"

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -21,13 +20,15 @@ def test_standard_descriptors_that_are_closed_stay_nobodys(closed: tuple[int, ..
     unlucky = ThrowawayDaemon()
     key = PrivateKey.from_pem(unlucky.admin_key.read_bytes())
     script = 'exec "$@" ' + " ".join(f"{fd}>&-" for fd in closed)
+    read, write = os.pipe()
+    options = ["--state", str(unlucky.state), "--ready-fd", str(write)]
     process = subprocess.Popen(
-        ["/bin/sh", "-c", script, "sh", sys.executable, "-m", "immured.service", "--state", str(unlucky.state)]
+        ["/bin/sh", "-c", script, "sh", sys.executable, "-m", "immured.service", *options], pass_fds=(write,)
     )
+    os.close(write)
     try:
-        deadline = time.monotonic() + 60
-        while not unlucky.socket.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        with os.fdopen(read, "rb") as ready:
+            assert ready.read(), "it ended before it served"
         with Connection(unlucky) as connection:
             assert connection.ask(command(connection.daemon_id), key)["ok"] is True
         assert {os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in closed} == {os.devnull}

@@ -157,6 +157,71 @@ def test_what_was_not_restored_cannot_act_after_the_clock_is_set_back() -> None:
     assert code(lambda: again(record, now=NOW)) == "expired"
 
 
+def test_a_step_forward_and_back_makes_nobody_forget_and_nobody_wait() -> None:
+    record, hour = ReplayRecord(), 3_600_000
+    record.finish(take(record), b"reply", RECEIPT)
+    record.forget(NOW + hour, 5000)  # five seconds later, by the clock that nobody sets
+    assert again(record, now=NOW + 6000) == Held(b"reply")
+    take(record, b"m" * 16, exp=NOW + 7000, now=NOW + 6000)  # a short life is long enough
+
+
+def test_after_a_step_back_what_was_signed_before_it_is_kept_for_as_long_as_it_is_good() -> None:
+    record, hour = ReplayRecord(), 3_600_000
+    record.claim(KEY, NONCE, DIGEST, 1000, EXP, NOW, steady=0)
+    back = NOW - hour
+    for steady in range(0, hour + 180_000, 10_000):
+        record.forget(back + steady, steady)
+        if back + steady < EXP + SKEW_MS:
+            assert isinstance(record.claim(KEY, NONCE, DIGEST, 1000, EXP, back + steady, steady=steady), InProgress)
+    assert len(record) == 0
+
+
+def test_keys_by_certificate_share_the_bound_of_whose_they_are() -> None:
+    record = ReplayRecord(per_key=3)
+    for number in range(3):
+        record.claim(f"ed25519:{number}", NONCE, DIGEST, 1, EXP, NOW, account=KEY)
+    assert code(lambda: record.claim("ed25519:4", NONCE, DIGEST, 1, EXP, NOW, account=KEY)) == "busy"
+    assert code(lambda: take(record)) == "busy"
+    take(record, key="ed25519:another")
+
+
+def test_nobody_has_more_than_what_stays_free_after_him() -> None:
+    record = ReplayRecord(per_key=100, total=100)
+
+    def fill(key: str) -> int:
+        for number in range(101):
+            try:
+                take(record, number.to_bytes(16, "big"), key=key)
+            except Refused as error:
+                assert error.code == "busy"  # noqa: PT017 - it is what ends the loop
+                return number
+        raise AssertionError("no bound")
+
+    assert [fill("a"), fill("b"), fill("c")] == [50, 25, 13]
+
+
+def test_how_full_it_is_is_told() -> None:
+    record = ReplayRecord(per_key=2, total=10, held_bytes=100)
+    record.finish(take(record), b"reply", RECEIPT)
+    take(record, b"2" * 16)
+    take(record, key="ed25519:b")
+    assert code(lambda: take(record, b"3" * 16)) == "busy"
+    told = {"nonces": 3, "nonces_max": 10, "keys": 2, "fullest": 2, "per_key": 2, "refused": 1}
+    assert record.measure() == told | {"held_bytes": 5, "held_bytes_max": 100}
+
+
+def test_a_start_with_the_clock_far_behind_holds_no_more_than_the_bound() -> None:
+    """The newest stay; what went is as good as expired."""
+    record = ReplayRecord(per_key=10)
+    for number in range(1000):
+        exp = EXP + number * 1000
+        record.restore(KEY, number.to_bytes(16, "big"), DIGEST, 1000, exp, intent=RECEIPT, now=0)
+        assert len(record) <= 10
+    newest, older = (999).to_bytes(16, "big"), (500).to_bytes(16, "big")
+    assert record.claim(KEY, newest, DIGEST, 1000, EXP + 999_000, NOW) == AlreadyDone(RECEIPT, None)
+    assert code(lambda: record.claim(KEY, older, DIGEST, 1000, EXP + 500_000, NOW)) == "expired"
+
+
 class Replays(RuleBasedStateMachine):
     """Whatever happens in whatever order: a nonce is given out at most once while its window is open."""
 
@@ -164,6 +229,7 @@ class Replays(RuleBasedStateMachine):
         super().__init__()
         self.record = ReplayRecord(per_key=8, held_bytes=20)
         self.now = NOW
+        self.steady = 0
         self.open: list[Claim] = []
         self.acted: dict[tuple[int, int], int] = {}
 
@@ -174,7 +240,7 @@ class Replays(RuleBasedStateMachine):
         if not self.now < exp + SKEW_MS:
             return
         try:
-            verdict = self.record.claim(f"k{key}", bytes([nonce]) * 16, DIGEST, 0, exp, self.now)
+            verdict = self.record.claim(f"k{key}", bytes([nonce]) * 16, DIGEST, 0, exp, self.now, steady=self.steady)
         except Refused:
             return  # full, or a time that was forgotten
         if isinstance(verdict, Claim):
@@ -195,8 +261,13 @@ class Replays(RuleBasedStateMachine):
         del self.acted[int(claim.key_id[1:]), claim.nonce[0]]
 
     @rule(step=st.integers(-600_000, 600_000))
-    def clock(self, step: int) -> None:
+    def clock_is_set(self, step: int) -> None:
         self.now = max(NOW, self.now + step)
+
+    @rule(passes=st.integers(0, 400_000))
+    def time_passes(self, passes: int) -> None:
+        self.now += passes
+        self.steady += passes
 
     @invariant()
     def bounded(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.keys import PrivateKey
 
 CLIENT = Path(__file__).with_name("client_from_protocol.py")
+LIVING = Path(__file__).with_name("living_from_protocol.py")
+DELEGATING = Path(__file__).with_name("delegating_from_protocol.py")
 
 pytestmark = pytest.mark.needs_root
 
@@ -27,7 +30,7 @@ def daemon() -> Iterator[ThrowawayDaemon]:
 
 
 def run(
-    daemon: ThrowawayDaemon, *argv: str, stdin: bytes = b"", **environment: str
+    daemon: ThrowawayDaemon, *argv: str, stdin: bytes = b"", program: Path = CLIENT, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
     where = {
         "IMMURE_SOCKET": str(daemon.socket),
@@ -36,12 +39,14 @@ def run(
         **environment,
     }
     return subprocess.run(
-        [sys.executable, "-I", str(CLIENT), *argv], check=False, input=stdin, capture_output=True, env=where, timeout=60
-    )
+        [sys.executable, "-I", str(program), *argv],
+        check=False, input=stdin, capture_output=True, env=where, timeout=60,
+    )  # fmt: skip
 
 
-def test_it_imports_nothing_of_the_package() -> None:
-    tree = ast.parse(CLIENT.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("program", [CLIENT, LIVING, DELEGATING], ids=lambda path: path.stem)
+def test_it_imports_nothing_of_the_package(program: Path) -> None:
+    tree = ast.parse(program.read_text(encoding="utf-8"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not {name for name in imported if name.split(".")[0] in {"immured", "msgpack", "tests", ""}}
@@ -77,3 +82,33 @@ def test_a_stranger_s_key_is_refused(daemon: ThrowawayDaemon, tmp_path: Path) ->
     (tmp_path / "other.pem").write_bytes(PrivateKey.generate().to_pem())
     done = run(daemon, "/bin/true", IMMURE_KEY=str(tmp_path / "other.pem"))
     assert (done.returncode, b"refused: unknown_key" in done.stderr) == (125, True)
+
+
+def test_a_sandbox_that_lives_and_a_batch(daemon: ThrowawayDaemon) -> None:
+    done = run(daemon, program=LIVING)
+    assert json.loads(done.stdout or "{}") == {
+        "state": "ready",
+        "put": 256_000,
+        "got": True,
+        "exec": [True, 3, "256000\nfed\n"],
+        "attach": [0, 0, "0", "typed\n"],
+        "logs": [2, 6, False, "ped\n"],
+        "ended": True,
+        "batch": [True, 5, {"exited": 5}, [[number, str(number)] for number in range(5)]],
+    }, done.stderr.decode()
+
+
+def test_rights_that_are_passed_on_and_lent(daemon: ThrowawayDaemon) -> None:
+    done = run(daemon, program=DELEGATING)
+    assert json.loads(done.stdout or "{}") == {
+        "unknown": "unknown_key",
+        "refused": "unknown_key",
+        "name": "boss/agent",
+        "root": True,
+        "beyond": "denied",
+        "ran": [0, "certificate_used_up"],
+        "chain": ["boss/agent/helper", "denied", "key_revoked"],
+        "session": True,
+        "grant": [True, True, "denied"],
+        "digest": True,
+    }, done.stderr.decode()

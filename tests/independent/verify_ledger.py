@@ -120,22 +120,62 @@ def root(leaves: list[bytes]) -> bytes:
 
 
 def read_vkeys(path: Path) -> dict[tuple[str, bytes], Ed25519PublicKey]:
-    keys = {}
-    for line in path.read_text().splitlines():
-        if not line.strip() or line.startswith("#"):
+    lines = (line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#"))
+    return dict(map(read_vkey, lines))
+
+
+Keys = dict[tuple[str, bytes], Ed25519PublicKey]
+
+
+def in_force(content: bytes, keys: Keys) -> list[tuple[int, Keys]]:
+    """From which size on which keys sign: `ledger.key_rotated` gives one's place to another."""
+    spans = [(0, dict(keys))]
+    for row in content.split(b"\n")[:-1]:
+        if b"ledger.key_rotated" not in row:
             continue
-        name, key_id, encoded = line.strip().split("+", 2)
-        raw = base64.b64decode(encoded, validate=True)
-        if len(raw) != 33 or raw[0] != 1:
-            raise Bad("verifier key: type")
-        expected = hashlib.sha256(name.encode() + b"\n" + raw).digest()[:4]
-        if expected.hex() != key_id:
-            raise Bad("verifier key: id")
-        keys[name, expected] = Ed25519PublicKey.from_public_bytes(raw[1:])
-    return keys
+        try:
+            fields = parse(row)
+        except Bad:
+            break  # the line is named later
+        data, seq = fields["data"], fields["seq"]
+        if fields["type"] != "ledger.key_rotated" or not isinstance(data, dict) or not isinstance(seq, int):
+            continue
+        old, new = (read_vkey(str(data[name])) for name in ("old", "new"))
+        now = dict(spans[-1][1])
+        if old[0] not in now:
+            continue
+        text = str(data["new"]).encode()
+        kind = b"application/vnd.immured.ledger-key.v1"
+        try:
+            old[1].verify(
+                bytes.fromhex(str(data["signature"])), b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(text), text)
+            )
+        except InvalidSignature:
+            raise Bad("rotation") from None
+        del now[old[0]]
+        now[new[0]] = new[1]
+        for at, (since, before) in enumerate(spans):
+            spans[at] = since, {name: key for name, key in before.items() if name != new[0]}
+        spans.append((seq + 1, now))
+    return spans
 
 
-def read_checkpoint(note: bytes, keys: dict[tuple[str, bytes], Ed25519PublicKey]) -> tuple[str, int, bytes]:
+def read_vkey(line: str) -> tuple[tuple[str, bytes], Ed25519PublicKey]:
+    name, key_id, encoded = line.strip().split("+", 2)
+    raw = base64.b64decode(encoded, validate=True)
+    if len(raw) != 33 or raw[0] != 1:
+        raise Bad("verifier key: type")
+    expected = hashlib.sha256(name.encode() + b"\n" + raw).digest()[:4]
+    if expected.hex() != key_id:
+        raise Bad("verifier key: id")
+    return (name, expected), Ed25519PublicKey.from_public_bytes(raw[1:])
+
+
+def size_of(note: bytes) -> int:
+    return int(note.split(b"\n")[1])
+
+
+def read_checkpoint(note: bytes, keys: Keys) -> tuple[str, int, bytes]:
     whole = note.decode("utf-8")
     cut = whole.rfind("\n\n")
     if cut < 0 or not whole.endswith("\n") or re.search(r"[\x00-\x09\x0b-\x1f]", whole):
@@ -156,7 +196,7 @@ def read_checkpoint(note: bytes, keys: dict[tuple[str, bytes], Ed25519PublicKey]
             key.verify(raw[4:], text.encode())
         except InvalidSignature:
             raise Bad("signature") from None
-        good += 1
+        good += found[1] == text.partition("\n")[0]  # another ledger's key says nothing of this one
     if not good:
         raise Bad("signed by no known key")
     lines = text.split("\n")[:-1]
@@ -179,6 +219,16 @@ def blame(n: int, rows: list[bytes], leaves: list[bytes], heads: dict[int, tuple
         mended = rows[n].replace(str(wrong).encode(), leaves[-1].hex().encode())
         return n if root([*leaves, leaf(mended)]) == heads[n + 1][1] else n - 1
     return n - 1
+
+
+def is_alone(n: int, rows: list[bytes]) -> bool:
+    """Whether nothing is linked to line n, so that it can have been altered alone."""
+    if n + 1 == len(rows):
+        return True
+    try:
+        return parse(rows[n + 1])["prev"] != leaf(rows[n]).hex()
+    except Bad:
+        return False
 
 
 def verify(content: bytes, heads: dict[int, tuple[str, bytes]]) -> tuple[int, str] | None:
@@ -206,8 +256,7 @@ def verify(content: bytes, heads: dict[int, tuple[str, bytes]]) -> tuple[int, st
         leaves.append(leaf(row))
         if n + 1 in heads:
             if heads[n + 1] != ("immured/" + leaves[0].hex()[:32], root(leaves)):
-                alone = n + 1 == len(rows) and not unfinished
-                return (n + 1 if alone else covered + 1), f"not as signed at size {n + 1}"
+                return (n + 1 if is_alone(n, rows) else covered + 1), f"not as signed at size {n + 1}"
             covered = n + 1
     if unfinished:
         return len(rows) + 1, "torn: no newline at the end"
@@ -228,16 +277,18 @@ def main() -> int:
     heads: dict[int, tuple[str, bytes]] = {}
     status = 0
     if given.checkpoints:
-        keys = read_vkeys(given.vkey)
+        spans = in_force(given.file.read_bytes(), read_vkeys(given.vkey))
         for path in sorted(given.checkpoints.iterdir()):
             if not re.fullmatch("[0-9]{20}", path.name):
                 continue
             try:
-                origin, size, top = read_checkpoint(path.read_bytes(), keys)
+                note = path.read_bytes()
+                keys = [keys for since, keys in spans if since <= size_of(note)][-1]
+                origin, size, top = read_checkpoint(note, keys)
                 if f"{size:020d}" != path.name:
                     raise Bad("its size is not its name")
                 heads[size] = origin, top
-            except (Bad, ValueError) as error:
+            except (Bad, ValueError, IndexError) as error:
                 print(f"checkpoint {path.name}: {error}")
                 status = 1
     found = verify(given.file.read_bytes(), heads)

@@ -17,6 +17,7 @@ from immured.isolation.compile import Compiled, RunSpec, compile_plan
 from immured.isolation.filesystem import Grants
 from immured.isolation.plan import SHAPES, Step
 from immured.manifest.builtin import parse_map
+from immured.manifest.parameters import fill
 
 FULL = HostFacts(controllers=frozenset({"cpu", "memory", "pids", "io", "kill"}), cgroup="/sys/fs/cgroup/x", cpus=4)
 HYBRID = HostFacts(controllers=frozenset({"kill"}), cgroup="/sys/fs/cgroup/unified/x", cpus=4)
@@ -183,6 +184,28 @@ def test_the_command_has_its_cwd_arguments_and_environment() -> None:
 def test_a_runs_limits_tighten_the_manifests() -> None:
     found = compiled(limits={"memory": "64M"})
     assert one(found, Op.CGROUP).numbers[0] == found.manifest.limits.memory == 64 << 20
+
+
+@pytest.mark.parametrize(("command", "count"), [({}, 0), ({"allow": ["make"]}, 1), ({"pin": True}, 1)])
+def test_what_is_executed_is_pinned_where_the_manifest_says_so(command: dict[str, Any], count: int) -> None:
+    found = compiled({"command": command}, argv=(b"make",))
+    assert len(steps(found, Op.PIN)) == count
+    assert not count or [step.op for step in found.plan.steps[-4:]] == [Op.PIN, Op.SECCOMP, Op.EXPLAIN, Op.EXEC]
+
+
+def test_a_source_that_a_parameter_filled_stays_beneath_its_directory() -> None:
+    tables = {
+        "parameters": {"project": {"type": "path", "within": ["/srv", "/home"], "default": "/srv/p"}},
+        "filesystem": {"write": ["${project}/w"], "read": ["/opt"]},
+    }
+    found = compile_plan(fill(parse_map({"schema": 1, **tables}), {"project": "/home/u"}), RunSpec("s1", (b"x",)), FULL)
+    binds = {step.strings: BindFlag(step.numbers[0]) for step in steps(found, Op.BIND)}
+    assert binds[(b"/home/u/w", b"/home/u/w", b"/home")] == BindFlag.WRITE | BindFlag.BENEATH
+    assert binds[(b"/opt", b"/opt")] == BindFlag(0)
+    shown = next(row for row in found.plan.describe() if row.get("source") == "/home/u/w")
+    assert shown == {
+        "step": "bind", "flags": ["write", "beneath"], "source": "/home/u/w", "target": "/home/u/w", "beneath": "/home"
+    }  # fmt: skip
 
 
 def test_collected_paths_are_in_their_order() -> None:

@@ -19,7 +19,7 @@ from immured.isolation.plan import Plan, Step
 LAUNCHER = Path(__file__).resolve().parents[2] / "native" / "launcher"
 BEFORE = (
     Step(Op.DEADLINES, (0, 0, 0)),
-    Step(Op.CGROUP, (0, 0, 0, 0, 0), (b"t", b"s")),
+    Step(Op.CGROUP, (0, 0, 0, 0, 0, 0), (b"t", b"s")),
     Step(Op.SEAL_ROOT),
 )
 WALLS = (Step(Op.IDENTITY, (1000, 1000)), Step(Op.DROP_CAPABILITIES), Step(Op.NO_NEW_PRIVS))

@@ -19,12 +19,13 @@ import pytest
 from immured.errors import ConfigurationError
 from immured.isolation import abi, messages
 from immured.isolation.abi import Cause, Message, Stage
-from immured.isolation.launcher import Connection, Launcher, LauncherLostError, Outcome
+from immured.isolation.launcher import Connection, Launcher, LauncherLostError, Outcome, Settings
 from immured.isolation.messages import Exited, Failed
 from immured.isolation.sealed import sealed_memfd
+from tests.descriptors import descriptors
 
 T = TypeVar("T")
-READY = struct.pack("=6I", abi.PROTOCOL_VERSION, 1 | 16, 4, 0x70000000, 10, 1) + b"/sys/fs/cgroup/x"
+READY = struct.pack("=8I", abi.PROTOCOL_VERSION, 1 | 16, 4, 0x70000000, 10, 1, 0, 0) + b"/sys/fs/cgroup/x"
 FAILED = struct.pack("=IIiI", Stage.OPEN, 4, 13, 0) + b"/srv: Permission denied"
 PATIENCE_S = 30.0
 
@@ -38,15 +39,16 @@ class Scene:
 
     def __init__(self) -> None:
         ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        ends, self.wardens = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ends.setblocking(False)
+        self.ends, self.wardens = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.process = subprocess.Popen(["sleep", "1000"])
         self.connections: list[Connection] = []
         self.lost: list[str] = []
         self.launcher = Launcher(
-            ours, ends, self.process.pid, on_connection=self.connections.append, on_lost=self.lost.append
+            ours, self.process.pid, on_connection=self.connections.append, on_lost=self.lost.append
         )
+
+    def ready(self) -> None:
+        self.say(Message.READY, 0, READY, (self.ends.fileno(),))
 
     def say(self, kind: int, number: int = 0, body: bytes = b"", fds: tuple[int, ...] = ()) -> None:
         self._say(self.theirs, kind, number, body, fds)
@@ -60,7 +62,7 @@ class Scene:
         socket.send_fds(way, [data], fds)
 
     def hear(self) -> tuple[int, int, bytes, list[int]]:
-        data, fds, _, _ = socket.recv_fds(self.theirs, abi.MAX_PACKET, 8)
+        data, fds, _, _ = socket.recv_fds(self.theirs, abi.MAX_PACKET, 16)
         kind, length, number = messages.HEADER.unpack_from(data)
         assert length == len(data)
         return kind, number, data[messages.HEADER.size :], fds
@@ -92,21 +94,13 @@ async def within(answer: Awaitable[T]) -> T:
         return await answer
 
 
-def descriptors() -> set[str]:
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):
-            found.add(f"{name} -> {os.readlink(f'/proc/self/fd/{name}')}")
-    return {one for one in found if "/proc/" not in one}
-
-
 def play(act: Callable[[Scene], Awaitable[None]]) -> None:
     """READY, then the act; then everything is closed and reaped, and no descriptor is left."""
 
     async def whole() -> None:
         scene = Scene()
         try:
-            scene.say(Message.READY, 0, READY)
+            scene.ready()
             await until(lambda: scene.launcher._facts)
             await act(scene)
         finally:
@@ -115,12 +109,13 @@ def play(act: Callable[[Scene], Awaitable[None]]) -> None:
             scene.process.returncode = 0  # the client has reaped it
             scene.theirs.close()
             scene.wardens.close()
+            scene.ends.close()
             for connection in scene.connections:
                 connection.sock.close()
 
     before = descriptors()
     asyncio.run(whole())
-    assert descriptors() == before
+    assert descriptors() - before == set()
 
 
 def test_ready_says_what_the_host_gives() -> None:
@@ -136,13 +131,14 @@ def test_a_connection_comes_with_who_made_it() -> None:
     async def act(scene: Scene) -> None:
         near, far = socket.socketpair()
         with near, far:
-            scene.say(Message.CONN, 7, struct.pack("=IIiI2I", 1000, 1001, 42, 2, 4, 24), (far.fileno(),))
+            scene.say(Message.CONN, 7, struct.pack("=IIiI2I", 1000, 1001, 42, 2, 4, 24) + b"/bin/x", (far.fileno(),))
             await until(lambda: scene.connections)
             (connection,) = scene.connections
             near.send(b"x")
             assert connection.sock.recv(1) == b"x"
         peer = connection.peer
         assert (connection.number, peer.uid, peer.gid, peer.pid, peer.groups) == (7, 1000, 1001, 42, (4, 24))
+        assert peer.exe == b"/bin/x"
 
     play(act)
 
@@ -295,7 +291,7 @@ def test_an_outcome_stands_though_its_warden_died_right_after_it() -> None:
 
     async def act(scene: Scene) -> None:
         answer = scene.start()
-        scene.say(Message.READY, 0, READY)
+        scene.say(Message.FAILED, 99, FAILED)  # nobody's
         scene.end(Message.EXITED, 1, exited())
         scene.say(Message.FAILED, 1, struct.pack("=IIiI", Stage.LOST, 2**32 - 1, 0, 0) + b"killed by signal 9")
         with await within(answer) as outcome:
@@ -423,13 +419,15 @@ def spawn(executable: str) -> None:
     async def whole(lock_fd: int) -> None:
         await Launcher.spawn(
             Path(executable),
-            socket_path=Path("/nonexistent/socket"),
-            slot_base=1 << 30,
-            slot_count=1,
-            cgroup=None,
-            lock_fd=lock_fd,
-            pool_min=0,
-            pool_max=1,
+            Settings(
+                socket=Path("/nonexistent/socket"),
+                slot_base=1 << 30,
+                slot_count=1,
+                cgroup=None,
+                locks=(lock_fd,),
+                pool_min=0,
+                pool_max=1,
+            ),
             on_connection=lambda _: None,
             on_lost=lambda _: None,
             ready_timeout=PATIENCE_S,
@@ -440,7 +438,7 @@ def spawn(executable: str) -> None:
         with open("/dev/null") as lock:
             asyncio.run(whole(lock.fileno()))
     finally:
-        assert descriptors() == before
+        assert descriptors() - before == set()
 
 
 @pytest.mark.parametrize(

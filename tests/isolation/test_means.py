@@ -58,11 +58,26 @@ def test_what_is_not_limited_has_no_means() -> None:
 
 def test_the_controllers_get_their_figures() -> None:
     found = means(FULL, memory="64M", pids=8, cpus="1.5", io="1M")
-    assert found.cgroup == (64 << 20, 8, 150_000, 100_000, 1 << 20)
+    assert found.cgroup == (64 << 20, 8, 150_000, 100_000, 1 << 20, 0)
+
+
+def test_swap_is_held_beside_memory() -> None:
+    swapping = replace(FULL, swap=True)
+    assert means(swapping, swap="16M").cgroup[5] == 16 << 20
+    for asked in ({"swap": "16M"}, {"swap": 0}, {}):
+        assert means(swapping, **asked).enforcement["swap"] == "cgroup memory.swap.max"
+
+
+@pytest.mark.parametrize("facts", [FULL, HYBRID, replace(HYBRID, swap=True)])
+def test_swap_that_nothing_holds_is_refused_and_none_promised(facts: HostFacts) -> None:
+    with pytest.raises(Refused) as refusal:
+        means(facts, swap="1M")
+    assert (refusal.value.code, refusal.value.details) == ("unsupported_limit", {"field": "limits.swap"})
+    assert "swap" not in means(facts).enforcement
 
 
 def test_without_controllers_the_cgroup_gets_none() -> None:
-    assert means(HYBRID, memory="64M", pids=8, cpus="1.5").cgroup == (0, 0, 0, 0, 0)
+    assert means(HYBRID, memory="64M", pids=8, cpus="1.5").cgroup == (0, 0, 0, 0, 0, 0)
 
 
 def test_without_the_memory_controller_each_process_is_bounded() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from immured.isolation.abi import Cause, Measured, Op, Stage
+from immured.isolation.abi import BindFlag, Cause, Measured, Op, Stage
 from immured.isolation.messages import Exited, Failed
 from immured.isolation.outcome import failure_fields, result_fields
 from immured.isolation.plan import Step
@@ -101,6 +101,20 @@ def test_killed_before_it_began_is_killed() -> None:
 def test_a_failure_has_its_code_and_its_path(stage: Stage, step: int, error: int, code: str, path: str) -> None:
     failure = failure_fields(Failed(stage, step, error, ""), STEPS)
     assert (failure["code"], failure["path"]) == (code, path)
+
+
+@pytest.mark.parametrize("op", [Op.BIND, Op.CAPTURE])
+def test_a_link_that_leads_out_is_said_to(op: Op) -> None:
+    sizes = (1, 1) if op is Op.CAPTURE else ()
+    beneath = Step(op, (int(BindFlag.BENEATH | BindFlag.WRITE), *sizes), (b"/home/u/way", b"/w", b"/home"))
+    granted = Step(op, (int(BindFlag.GRANTED), *sizes), (b"/srv/way", b"/w"))
+    found = failure_fields(Failed(Stage.OPEN, 0, errno.EXDEV, "/home/u/way: Invalid cross-device link"), (beneath,))
+    assert found["message"] == "/home/u/way: a symbolic link below /home is absolute, or leads out of there"
+    assert (found["code"], found["path"]) == ("path_denied", "/home/u/way")
+    found = failure_fields(Failed(Stage.OPEN, 0, errno.EXDEV, "/srv/way: Invalid cross-device link"), (granted,))
+    assert found["message"] == (
+        "/srv/way: a symbolic link below the directory that the operator granted is absolute, or leads out of there"
+    )
 
 
 @pytest.mark.parametrize(("error", "code"), [(errno.EBUSY, "processors_taken"), (0, "setup_failed")])

@@ -15,7 +15,7 @@ from immured.isolation.plan import SHAPES, UNLIMITED, Part, Plan, PlanError, Ste
 RETURN_ALLOW = struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000)
 SMALLEST = (
     Step(Op.DEADLINES, (0, 0, 0)),
-    Step(Op.CGROUP, (0, 0, 0, 0, 0), (b"default", b"s1")),
+    Step(Op.CGROUP, (0, 0, 0, 0, 0, 0), (b"default", b"s1")),
     Step(Op.SEAL_ROOT),
     Step(Op.IDENTITY, (1000, 1000)),
     Step(Op.DROP_CAPABILITIES),

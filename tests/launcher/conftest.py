@@ -13,8 +13,8 @@ from tests.launcher.harness import Broker
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "native" / "launcher"
 PARTS = (
-    "accept error landlock launcher main message options outbox parker plan pool processors relay remains sweep table"
-    " template util vfs"
+    "accept address brokers control counts error landlock launcher main message notify options outbox parker plan pool"
+    " processors relay relay_sandboxes remains sweep table template upgrade util vfs"
 ).split()
 FLAGS = [
     *("-std=gnu11", "-D_GNU_SOURCE=", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"),
@@ -25,9 +25,19 @@ FLAGS = [
 @pytest.fixture(scope="session")
 def fake_launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The launcher's own sources around tests/launcher/fake_warden.c."""
+    return _built(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def launcher_of_old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as it is on a kernel before 6.5, which has no SO_PEERPIDFD: it asks for an option that none has."""
+    return _built(tmp_path_factory, "-DSO_PEERPIDFD=9999")
+
+
+def _built(tmp_path_factory: pytest.TempPathFactory, *flags: str) -> Path:
     program = tmp_path_factory.mktemp("native") / "immured-launcher"
     sources = [*(SOURCES / f"{part}.c" for part in PARTS), HERE / "fake_warden.c"]
-    subprocess.run(["gcc", *FLAGS, *sources, "-o", program], check=True)
+    subprocess.run(["gcc", *FLAGS, *flags, *sources, "-o", program], check=True)
     return program
 
 

@@ -46,6 +46,8 @@ static void say_exited(int launcher, uint64_t run, uint32_t cause, const struct 
   tell(launcher, IMD_EXITED, run, &piece, fds);
 }
 
+static struct imd_fds created;
+
 static uint64_t expect(int launcher, uint32_t type, struct imd_fds *fds)
 {
   const ssize_t got = imd_recv_packet(launcher, packet, sizeof packet, fds, 0);
@@ -122,6 +124,55 @@ static const char *argument(const void *plan)
   return imd_plan_string_at(&step, 1, NULL);
 }
 
+/* Says what came: a keeper that only listens. */
+static void echo(uint64_t id, const struct imd_header *header, const struct imd_fds *fds)
+{
+  char text[128];
+  const struct imd_failed failed = {.stage = IMD_STAGE_FILE, .step = UINT32_MAX};
+  snprintf(text, sizeof text, "type %u of %u bytes, %u descriptors", header->type, header->length, fds->count);
+  const struct iovec body[] = {{(void *)(uintptr_t)&failed, sizeof failed}, {text, strlen(text)}};
+  imd_send_packet(outcomes, IMD_FAILED, id, body, 2, NULL, 0, 0);
+}
+
+static void say_kept(uint64_t sandbox, int record)
+{
+  const struct imd_kept kept = {.sandbox = sandbox, .kind = IMD_KEPT_SANDBOX, .wall_left_ns = 5};
+  const struct iovec body = {(void *)(uintptr_t)&kept, sizeof kept};
+  imd_send_packet(outcomes, IMD_KEPT, sandbox, &body, 1, &record, 1, 0);
+}
+
+/* A sandbox named `dies` does so as soon as it has an exec. What it is told is echoed as FAILED of the same number. */
+_Noreturn static void keep(int launcher)
+{
+  struct imd_fds given = {.count = 0};
+  const struct imd_header *header = (const void *)packet;
+  const uint64_t sandbox = header->id;
+  const struct imd_w_prepare *order = (const void *)(header + 1);
+  struct imd_plan_cursor cursor = {.plan = packet + imd_w_plan_offset(order->ngroups)};
+  struct imd_plan_step step;
+  while (imd_plan_next(&cursor, &step) && step.op != IMD_OP_CGROUP)
+    ;
+  const bool dies = strcmp(imd_plan_string_at(&step, 1, NULL), "dies") == 0;
+  const int record = created.fd[created.count - 1];
+  imd_send_packet(outcomes, IMD_CREATED, sandbox, NULL, 0, NULL, 0, 0);
+  imd_send_message(launcher, IMD_W_CREATED, sandbox, NULL, 0, 0);
+  while (imd_recv_packet(launcher, packet, sizeof packet, &given, 0) > 0) {
+    if (header->type == IMD_W_AGAIN)
+      say_kept(sandbox, record);
+    else if (header->type == IMD_EXEC && dies)
+      be_killed();
+    else if (header->type == IMD_KILL && header->id == sandbox)
+      break;
+    else if (header->type == IMD_KILL)
+      tell(launcher, IMD_FAILED, header->id, &(struct iovec){(void *)(uintptr_t)&(struct imd_failed){.stage = IMD_STAGE_KILLED}, sizeof(struct imd_failed)}, NULL);
+    else if (header->type != IMD_W_ALONE)
+      echo(header->id, header, &given);
+    imd_fds_close(&given);
+  }
+  say_exited(launcher, sandbox, IMD_CAUSE_KILLED, NULL);
+  _exit(0);
+}
+
 _Noreturn void warden_main(const struct warden_config *config, int launcher)
 {
   struct stat status;
@@ -135,7 +186,15 @@ _Noreturn void warden_main(const struct warden_config *config, int launcher)
   imd_send_message(launcher, IMD_W_PARKED, 0, NULL, 0, 0);
   outcomes = config->outcomes;
 
-  const uint64_t run = expect(launcher, IMD_W_PREPARE, &fds);
+  /* The first word says whether this is a run or a sandbox. */
+  const ssize_t first = imd_recv_packet(launcher, packet, sizeof packet, &fds, 0);
+  if (first <= 0)
+    _exit(first == 0 ? 0 : 9);
+  if (((const struct imd_header *)(const void *)packet)->type == IMD_W_CREATE) {
+    created = fds;
+    keep(launcher);
+  }
+  const uint64_t run = ((const struct imd_header *)(const void *)packet)->id;
   const struct imd_w_prepare *prepare = (const void *)(packet + sizeof(struct imd_header));
   const void *plan = plan_of(prepare, &fds);
   struct imd_error error = IMD_ERROR_INIT;

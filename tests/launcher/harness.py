@@ -17,7 +17,7 @@ from pathlib import Path
 
 from immured.host.syscalls import landlock_abi
 from immured.isolation import abi, messages
-from immured.isolation.abi import Message, Op
+from immured.isolation.abi import Message, Op, PlanKind
 from immured.isolation.landlock import landlock_steps
 from immured.isolation.messages import HEADER
 from immured.isolation.plan import Plan, Step
@@ -53,7 +53,7 @@ def plan_for(*argv: str, sandbox: str = "s-1", env: Sequence[str] = (), binds: S
     return Plan(
         (
             Step(Op.DEADLINES, (10**10, 0, 1)),
-            Step(Op.CGROUP, (0, 0, 0, 0, 0), (b"t", sandbox.encode())),
+            Step(Op.CGROUP, (0, 0, 0, 0, 0, 0), (b"t", sandbox.encode())),
             *binds,
             Step(Op.SEAL_ROOT),
             Step(Op.LOOPBACK),
@@ -67,33 +67,66 @@ def plan_for(*argv: str, sandbox: str = "s-1", env: Sequence[str] = (), binds: S
     ).pack()
 
 
+def sandbox_plan(sandbox: str = "s-1", tenant: str = "t") -> bytes:
+    """The shortest plan of a sandbox."""
+    return Plan(
+        (
+            Step(Op.DEADLINES, (60 * 10**9, 0, 0)),
+            Step(Op.CGROUP, (0, 0, 0, 0, 0, 0), (tenant.encode(), sandbox.encode())),
+            Step(Op.SEAL_ROOT),
+            Step(Op.LOOPBACK),
+            Step(Op.IDENTITY, (1000, 1000)),
+        ),
+        kind=PlanKind.SANDBOX,
+    ).pack()
+
+
+def exec_plan(*argv: str, sandbox: str = "s-1", name: str = "e-1") -> bytes:
+    """The shortest plan of an exec with every wall."""
+    return Plan(
+        (
+            Step(Op.DEADLINES, (10**10, 0, 1)),
+            Step(Op.CGROUP, (0, 0, 0, 0, 0, 0), (sandbox.encode(), name.encode())),
+            Step(Op.IDENTITY, (1000, 1000)),
+            Step(Op.DROP_CAPABILITIES),
+            Step(Op.NO_NEW_PRIVS),
+            *landlock_steps(landlock_abi(), network=True),
+            Step(Op.SECCOMP, (), (struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000),)),
+            Step(Op.EXEC, (len(argv),), (b"/", *(one.encode() for one in argv))),
+        ),
+        kind=PlanKind.EXEC,
+    ).pack()
+
+
 class Broker:
     """Our end of a running launcher."""
 
-    def __init__(self, program: Path, directory: Path, **options: object) -> None:
-        """`options` are the command line's, `_` for `-`; a list repeats its option."""
+    def __init__(self, program: Path, directory: Path, /, *, standing: object = False, **options: object) -> None:
+        """`options` are the command line's, `_` for `-`; a list repeats its option. `standing`: it waits for a broker
+        at its `control` (`come`)."""
         self.path = directory / "immured.sock"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.ends, wardens = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.ends: socket.socket | None = None  # comes with READY
         settings: dict[str, object] = {
             "control_fd": theirs.fileno(),
-            "outcome_fd": wardens.fileno(),
             "socket": self.path,
             "slot_base": SLOT_BASE,
             "slot_count": 8,
             "pool_min": 1,
             "pool_max": 4,
         }
+        if standing:
+            del settings["control_fd"]
         settings |= options
         self.path = Path(str(settings["socket"]))
         arguments: list[str] = []
         for name, value in settings.items():
             for one in value if isinstance(value, list) else [value]:
                 arguments += [f"--{name.replace('_', '-')}", str(one)]
-        lock = settings.get("lock_fd")
+        given = [settings.get(name) for name in ("lock_fd", "listen_fd")]
         self.sock = ours
         self.log = directory / "launcher.log"
-        with theirs, wardens, self.log.open("ab") as log:
+        with theirs, self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [program, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -101,7 +134,7 @@ class Broker:
                 stderr=log,
                 # a process that cannot be dumped cannot be searched for leaks either
                 env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
-                pass_fds=[theirs.fileno(), wardens.fileno(), *([lock] if isinstance(lock, int) else [])],
+                pass_fds=[theirs.fileno(), *(one for one in given if isinstance(one, int))],
             )
         self.null = os.open(os.devnull, os.O_RDWR)
         self.runs = 0
@@ -110,7 +143,8 @@ class Broker:
 
     def receive(self, timeout: float = DEADLINE_S) -> Packet:
         """The next packet, of a warden's first; EOFError at the launcher's end, TimeoutError when none comes."""
-        readable = select.select([self.ends, self.sock], [], [], timeout)[0]
+        ways = [self.sock] if self.ends is None else [self.ends, self.sock]
+        readable = select.select(ways, [], [], timeout)[0]
         if not readable:
             raise TimeoutError(self.log.read_text())
         data, control, flags, _ = readable[0].recvmsg(abi.MAX_PACKET, socket.CMSG_SPACE(4 * 64))
@@ -123,6 +157,8 @@ class Broker:
             fds.frombytes(raw)
         type_, length, number = HEADER.unpack_from(data)
         assert length == len(data)
+        if type_ == Message.READY and self.ends is None:
+            self.ends = socket.socket(fileno=fds.pop())
         return Packet(type_, number, data[HEADER.size :], list(fds))
 
     def wait_for(self, wanted: Callable[[Packet], bool], timeout: float = DEADLINE_S) -> Packet:
@@ -144,6 +180,37 @@ class Broker:
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self.sock.sendmsg([data], control, socket.MSG_NOSIGNAL)
+
+    def come(self, control: Path) -> messages.Ready:
+        """As another broker, whose predecessor has left."""
+        deadline = time.monotonic() + DEADLINE_S
+        if self.ends is not None:
+            self.ends.close()
+            self.ends = None
+        self.sock.close()
+        self._early.clear()
+        while True:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            try:
+                self.sock.connect(os.fspath(control))
+                return self.ready()
+            except (FileNotFoundError, ConnectionRefusedError):
+                self.sock.close()
+                assert time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.01)
+
+    def create(self, number: int, plan: bytes, *, connection: int = 0) -> None:
+        """Ask for a sandbox, with a record that says who it is."""
+        record = os.memfd_create("record")
+        os.write(record, b"record of %d" % number)
+        self.send(messages.encode_create(number, connection, plan, in_memfd=False), [record])
+        os.close(record)
+
+    def exec(self, number: int, sandbox: int, plan: bytes) -> None:
+        """An exec that never gets GO."""
+        gate, self._gates[number] = os.pipe()
+        self.send(messages.encode_exec(number, sandbox, plan, in_memfd=False), [self.null] * 3 + [gate])
+        os.close(gate)
 
     def ready(self) -> messages.Ready:
         packet = self.wait_for(lambda packet: packet.type == Message.READY)
@@ -228,7 +295,9 @@ class Broker:
     def close(self) -> None:
         """Whatever state it is in."""
         self.sock.close()
-        self.ends.close()
+        self.process.terminate()  # it keeps nothing for another
+        if self.ends is not None:
+            self.ends.close()
         self._shut()
         os.close(self.null)
         try:

@@ -17,10 +17,11 @@ from tests.launcher.conftest import FLAGS, HERE, SOURCES
 
 Judge = Callable[[Sequence[bytes]], list[str]]
 
+BENEATH = abi.BindFlag.BENEATH
 FILTER = struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000)
 WHOLE: dict[str, Step] = {
     "deadlines": Step(Op.DEADLINES, (10**10, 0, 1)),
-    "cgroup": Step(Op.CGROUP, (1 << 30, 64, 150000, 100000, 0), (b"tenant", b"s-1")),
+    "cgroup": Step(Op.CGROUP, (1 << 30, 64, 150000, 100000, 0, 0), (b"tenant", b"s-1")),
     "collect": Step(Op.COLLECT, (1 << 20,), (b"/tmp/out",)),
     "rootfs": Step(Op.ROOTFS, (), (b"/srv/root",)),
     "bind": Step(Op.BIND, (abi.BindFlag.WRITE,), (b"/home/u/work", b"/home/u/work")),
@@ -28,6 +29,7 @@ WHOLE: dict[str, Step] = {
     "hide": Step(Op.HIDE, (), (b"/home/u/work/.git",)),
     "protect": Step(Op.PROTECT, (0,), (b"/home/u/work/lock",)),
     "file": Step(Op.FILE, (0o644,), (b"/tmp/in", b"\0any bytes\0")),
+    "volume": Step(Op.VOLUME, (0, 1 << 20, 64), (b"tenant/cache", b"/cache")),
     "seal": Step(Op.SEAL_ROOT),
     "loopback": Step(Op.LOOPBACK),
     "rlimit": Step(Op.RLIMIT, (7, 1024, UNLIMITED)),
@@ -36,6 +38,7 @@ WHOLE: dict[str, Step] = {
     "identity": Step(Op.IDENTITY, (1000, 1000)),
     "drop": Step(Op.DROP_CAPABILITIES),
     "no_new_privs": Step(Op.NO_NEW_PRIVS),
+    "pin": Step(Op.PIN),
     "seccomp": Step(Op.SECCOMP, (), (FILTER,)),
     "exec": Step(Op.EXEC, (2,), (b"/", b"/bin/true", b"", b"A=b", b"EMPTY=")),
 }
@@ -95,7 +98,11 @@ def test_a_plan_in_a_file_is_judged_alike(program: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["collect", "rootfs", "bind", "tmpfs", "hide", "protect", "file", "loopback", "rlimit", "affinity", "umask"]
+    "name",
+    [
+        *("collect", "rootfs", "bind", "tmpfs", "hide", "protect", "file", "volume", "loopback", "rlimit"),
+        *("affinity", "umask"),
+    ],
 )
 def test_what_is_optional_may_be_left_out(judge: Judge, name: str) -> None:
     assert judge([plan(**{name: None})]) == ["ok"]
@@ -107,7 +114,7 @@ def test_no_wall_may_be_left_out(judge: Judge, name: str) -> None:
     assert verdict == f"-1 {WHOLE[name].op.name} is missing"
 
 
-@pytest.mark.parametrize("name", ["collect", "bind", "tmpfs", "hide", "protect", "file", "rlimit"])
+@pytest.mark.parametrize("name", ["collect", "bind", "tmpfs", "hide", "protect", "file", "volume", "rlimit"])
 def test_what_may_repeat_repeats(judge: Judge, name: str) -> None:
     assert judge([plan(**{name: [WHOLE[name]] * 3})]) == ["ok"]
 
@@ -145,10 +152,20 @@ def test_a_step_that_stands_too_late_is_refused(judge: Judge, late: int) -> None
     steps = list(WHOLE.values())
     moved = [*steps[:late], *steps[late + 1 :], steps[late]]
     before = [*steps[: late - 1], steps[late], steps[late - 1], *steps[late + 1 :]]
-    ranks = {Op.BIND, Op.TMPFS, Op.HIDE, Op.PROTECT, Op.FILE}
+    ranks = {Op.BIND, Op.TMPFS, Op.HIDE, Op.PROTECT, Op.FILE, Op.VOLUME}
     same_rank = {steps[late].op, steps[late - 1].op} <= ranks
     assert judge([pack(before)]) == ["ok"] if same_rank else "out of order" in judge([pack(before)])[0]
     assert steps[late].op is Op.EXEC or "out of order" in judge([pack(moved)])[0]
+
+
+@pytest.mark.parametrize("directory", [b"/", b"/home", b"/home/u", b"/home/u/work"])
+def test_a_bind_beneath_a_directory_that_holds_it_passes(judge: Judge, directory: bytes) -> None:
+    assert judge([plan(bind=Step(Op.BIND, (BENEATH,), (b"/home/u/work", b"/home/u/work", directory)))]) == ["ok"]
+
+
+def test_a_plan_needs_no_pin_and_swap_goes_with_memory(judge: Judge) -> None:
+    swap = Step(Op.CGROUP, (1 << 30, 64, 150000, 100000, 0, 1 << 40), (b"tenant", b"s-1"))
+    assert judge([plan(pin=None), plan(cgroup=swap)]) == ["ok", "ok"]
 
 
 REFUSED: dict[str, tuple[dict[str, Step | Sequence[Step] | None], str]] = {
@@ -157,15 +174,38 @@ REFUSED: dict[str, tuple[dict[str, Step | Sequence[Step] | None], str]] = {
     "a number too few": ({"deadlines": Step(Op.DEADLINES, (1, 1))}, "with 2 numbers"),
     "a number too many": ({"seal": Step(Op.SEAL_ROOT, (1,))}, "with 1 numbers"),
     "a string too many": ({"umask": Step(Op.UMASK, (0,), (b"x",))}, "1 numbers and 1 strings"),
-    "a tenant that climbs": ({"cgroup": Step(Op.CGROUP, (0,) * 5, (b"..", b"s"))}, "tenant is not a name"),
-    "a tenant with a slash": ({"cgroup": Step(Op.CGROUP, (0,) * 5, (b"a/b", b"s"))}, "tenant is not a name"),
-    "a tenant without a name": ({"cgroup": Step(Op.CGROUP, (0,) * 5, (b"", b"s"))}, "tenant is not a name"),
-    "a long sandbox": ({"cgroup": Step(Op.CGROUP, (0,) * 5, (b"t", b"s" * 65))}, "sandbox is not a name"),
-    "a sandbox in capitals": ({"cgroup": Step(Op.CGROUP, (0,) * 5, (b"t", b"S"))}, "sandbox is not a name"),
-    "a sandbox with a NUL": ({"cgroup": Step(Op.CGROUP, (0,) * 5, (b"t", b"s\0x"))}, "sandbox is not a name"),
-    "a period of nothing": ({"cgroup": Step(Op.CGROUP, (0, 0, 1000, 0, 0), (b"t", b"s"))}, "cpu_period_us is 0"),
-    "a quota below the kernel's": ({"cgroup": Step(Op.CGROUP, (0, 0, 1, 1000, 0), (b"t", b"s"))}, "cpu_quota_us is 1"),
-    "a period of a minute": ({"cgroup": Step(Op.CGROUP, (0, 0, 1000, 60000000, 0), (b"t", b"s"))}, "cpu_period_us"),
+    "a tenant that climbs": ({"cgroup": Step(Op.CGROUP, (0,) * 6, (b"..", b"s"))}, "tenant is not a name"),
+    "a tenant with a slash": ({"cgroup": Step(Op.CGROUP, (0,) * 6, (b"a/b", b"s"))}, "tenant is not a name"),
+    "a tenant without a name": ({"cgroup": Step(Op.CGROUP, (0,) * 6, (b"", b"s"))}, "tenant is not a name"),
+    "a long sandbox": ({"cgroup": Step(Op.CGROUP, (0,) * 6, (b"t", b"s" * 65))}, "sandbox is not a name"),
+    "a sandbox in capitals": ({"cgroup": Step(Op.CGROUP, (0,) * 6, (b"t", b"S"))}, "sandbox is not a name"),
+    "a sandbox with a NUL": ({"cgroup": Step(Op.CGROUP, (0,) * 6, (b"t", b"s\0x"))}, "sandbox is not a name"),
+    "a period of nothing": ({"cgroup": Step(Op.CGROUP, (0, 0, 1000, 0, 0, 0), (b"t", b"s"))}, "cpu_period_us is 0"),
+    "a small quota": ({"cgroup": Step(Op.CGROUP, (0, 0, 1, 1000, 0, 0), (b"t", b"s"))}, "cpu_quota_us is 1"),
+    "swap without memory": ({"cgroup": Step(Op.CGROUP, (0, 0, 0, 0, 0, 1), (b"t", b"s"))}, "swap_max is 1, beyond 0"),
+    "swap beyond all": ({"cgroup": Step(Op.CGROUP, (1, 0, 0, 0, 0, 1 << 63), (b"t", b"s"))}, "swap_max is"),
+    "a CGROUP of before": ({"cgroup": Step(Op.CGROUP, (0,) * 5, (b"t", b"s"))}, "CGROUP with 5 numbers"),
+    "a pin twice": ({"pin": [Step(Op.PIN), Step(Op.PIN)]}, "PIN comes twice"),
+    "a pin with an operand": ({"pin": Step(Op.PIN, (0,))}, "PIN with 1 numbers"),
+    "a bind beneath nothing": ({"bind": Step(Op.BIND, (BENEATH,), (b"/a", b"/b"))}, "a bind of 2 strings"),
+    "a directory for nothing": ({"bind": Step(Op.BIND, (0,), (b"/a", b"/b", b"/a"))}, "a bind of 3 strings"),
+    "a bind beneath another": (
+        {"bind": Step(Op.BIND, (BENEATH,), (b"/srv/ab", b"/b", b"/srv/a"))},
+        "source does not lie beneath /srv/a",
+    ),
+    "a bind beneath what climbs": (
+        {"bind": Step(Op.BIND, (BENEATH,), (b"/srv/../a", b"/b", b"/srv"))},
+        "source has a `..`",
+    ),
+    "a bind beneath a place with a slash": (
+        {"bind": Step(Op.BIND, (BENEATH,), (b"/srv/a", b"/b", b"/srv/"))},
+        "source does not lie beneath /srv/",
+    ),
+    "a bind beneath a relative place": (
+        {"bind": Step(Op.BIND, (BENEATH,), (b"/srv/a", b"/b", b"srv"))},
+        "directory is not absolute",
+    ),
+    "a period of a minute": ({"cgroup": Step(Op.CGROUP, (0, 0, 1000, 60000000, 0, 0), (b"t", b"s"))}, "cpu_period_us"),
     "too many to collect": ({"collect": [WHOLE["collect"]] * 65}, "more than 64 files"),
     "collecting by a relative path": ({"collect": Step(Op.COLLECT, (1,), (b"out",))}, "path is not absolute"),
     "a root that climbs": ({"rootfs": Step(Op.ROOTFS, (), (b"/srv/../etc",))}, "source has a `..`"),
@@ -174,7 +214,7 @@ REFUSED: dict[str, tuple[dict[str, Step | Sequence[Step] | None], str]] = {
     "an empty source": ({"bind": Step(Op.BIND, (0,), (b"", b"/b"))}, "source is not absolute"),
     "a source with a NUL": ({"bind": Step(Op.BIND, (0,), (b"/a\0b", b"/b"))}, "source holds a NUL"),
     "a source beyond PATH_MAX": ({"bind": Step(Op.BIND, (0,), (b"/" + b"a" * 4095, b"/b"))}, "source is longer"),
-    "an unknown flag": ({"bind": Step(Op.BIND, (32,), (b"/a", b"/b"))}, "unknown flags: 0x20"),
+    "an unknown flag": ({"bind": Step(Op.BIND, (64,), (b"/a", b"/b"))}, "unknown flags: 0x40"),
     "a target that climbs": ({"bind": Step(Op.BIND, (0,), (b"/a", b"/b/../c"))}, "target has a `..`"),
     "the root as a target": ({"bind": Step(Op.BIND, (0,), (b"/a", b"/"))}, "target is the root itself"),
     "a target with a dot": ({"hide": Step(Op.HIDE, (), (b"/a/./b",))}, "target is not in its shortest form"),
@@ -192,6 +232,35 @@ REFUSED: dict[str, tuple[dict[str, Step | Sequence[Step] | None], str]] = {
     "an absent place of no kind": ({"protect": Step(Op.PROTECT, (3,), (b"/a",))}, "absent is 3"),
     "a setuid directory": ({"tmpfs": Step(Op.TMPFS, (1, 1, 0o4755, 0), (b"/a",))}, "mode is"),
     "a setuid file": ({"file": Step(Op.FILE, (0o4755,), (b"/a", b""))}, "mode is"),
+    **{
+        f"a volume as {name!r}": ({"volume": Step(Op.VOLUME, (0, 1, 1), (name, b"/c"))}, reason)
+        for name, reason in (
+            (b"tenant", "not the name"),
+            (b"tenant/", "not a name"),
+            (b"/cache", "not a name"),
+            (b"../cache", "not a name"),
+            (b"tenant/..", "not a name"),
+            (b"tenant/.gone-1", "not a name"),
+            (b"tenant/a/b", "not the name"),
+            (b"tenant/" + b"a" * 65, "not the name"),
+            (b"tenant/a\0", "name holds a NUL"),
+        )
+    },
+    "a volume without bound": ({"volume": Step(Op.VOLUME, (0, 0, 1), (b"t/v", b"/c"))}, "size is 0"),
+    "a volume of any number of files": ({"volume": Step(Op.VOLUME, (0, 1, 0), (b"t/v", b"/c"))}, "inodes is 0"),
+    "a volume as the root": ({"volume": Step(Op.VOLUME, (0, 1, 1), (b"t/v", b"/"))}, "target is the root itself"),
+    "a volume by the caller's right": ({"volume": Step(Op.VOLUME, (1, 1, 1), (b"t/v", b"/c"))}, "unknown flags: 0x1"),
+    **{
+        f"an image as {name!r}": ({"rootfs": Step(Op.IMAGE, (0, 0, 0), (name,))}, "64 hex digits")
+        for name in (b"", b"..", b"a" * 63, b"a" * 65, b"A" * 64, b"../" + b"a" * 61, b"a" * 63 + b"\0")
+    },
+    "an image's layer without bound": ({"rootfs": Step(Op.IMAGE, (1, 0, 1), (b"a" * 64,))}, "size is 0"),
+    "a layer that is not there": ({"rootfs": Step(Op.IMAGE, (0, 1, 1), (b"a" * 64,))}, "a layer that is not there"),
+    "two roots": ({"rootfs": [WHOLE["rootfs"], Step(Op.IMAGE, (0, 0, 0), (b"a" * 64,))]}, "two roots"),
+    "a snapshot in a run": (
+        {"volume": Step(Op.RESTORE, (8, 1, 1), (b"t/s/0", b"/c"))},
+        "RESTORE is nothing for a plan of kind 0",
+    ),
     "an unknown resource": ({"rlimit": Step(Op.RLIMIT, (16, 0, 0))}, "resource is 16"),
     "a soft limit over the hard": ({"rlimit": Step(Op.RLIMIT, (7, 2, 1))}, "soft limit is 2"),
     "no processor at all": ({"affinity": Step(Op.AFFINITY, (0, 0), (b"",))}, "processors neither named nor counted"),

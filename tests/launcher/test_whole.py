@@ -50,10 +50,10 @@ def sleepers() -> set[int]:
 
 def hold(broker: Broker, connection: int) -> int:
     """A run of `sleep` that has started."""
-    before = len(sleepers())
+    before = sleepers()
     run = broker.prepare(connection, plan_for("/bin/sleep", "1000"))
     broker.go(run)
-    assert eventually(lambda: len(sleepers()) > before)
+    assert eventually(lambda: bool(sleepers() - before))
     return run
 
 

@@ -18,7 +18,7 @@ import immured.cli.run  # noqa: F401 - imported while we may: the caller may not
 from immured.cli.app import serve
 from immured.client.throwaway import ThrowawayDaemon
 from immured.isolation.seccomp import preload
-from immured.manifest.builtin import default_manifest
+from immured.manifest.builtin import load_classes
 from immured.wire.keys import PrivateKey
 
 HERE = Path(__file__).parent
@@ -88,7 +88,7 @@ Immure = Callable[..., Said]
 def immure(daemon: ThrowawayDaemon, key: Path, world: Path) -> Immure:
     """`immure(subcommand, *words)` as the caller, in the project, with everything of `world` to be seen."""
     preload()
-    default_manifest()
+    load_classes()
     options = ["--socket", str(daemon.socket), "--key", str(key), "--daemon-key", str(daemon.daemon_key)]
 
     def call(subcommand: str, *words: str, cwd: Path | None = None) -> Said:

@@ -49,6 +49,27 @@ def test_a_second_run_adds_to_the_first(immure: Immure, world: Path) -> None:
         assert immure("run", "--manifest", "m.toml", "--", "cat", f"src/{name}").out == name.upper()
 
 
+def test_what_the_base_leaves_to_be_filled_in_stays_so(immure: Immure, world: Path) -> None:
+    """What a value covers is not learned again, and a dollar in a path is no parameter."""
+    project = world / "project"
+    (project / "base.toml").write_text(
+        'schema = 1\nname = "mine"\n[filesystem]\nread = ["${where}"]\n'
+        f'[parameters.where]\ntype = "path"\nwithin = ["{project}"]\n'
+    )
+    (project / "base.toml").chmod(0o644)
+    (project / "cost$").write_text("dollars")
+    (project / "cost$").chmod(0o644)
+    words = ("--manifest", "base.toml", "--set", f"where={project}/src", "-o", "m.toml", "--", "cat", "src/a", "cost$")
+    said = immure("learn", *words)
+    assert (said.status, said.out) == (0, "Adollars"), said
+    found = tomllib.loads((project / "m.toml").read_text())
+    assert found["filesystem"]["read"] == ["${where}", f"{project}/cost$$"]
+    assert found["parameters"] == {"where": {"type": "path", "within": [str(project)]}}
+    again = immure("run", "--manifest", "m.toml", "--set", f"where={project}/src", "--", "cat", "src/b", "cost$")
+    assert again.out == "Bdollars", again
+    assert immure("learn", "--manifest", "base.toml", "--force", "-o", "m.toml", "--", "cat", "src/a").status == 125
+
+
 def test_what_the_base_says_is_kept(immure: Immure, world: Path) -> None:
     (world / "project/base.toml").write_text(
         'schema = 1\nname = "mine"\n[command]\nallow = ["cat"]\n'

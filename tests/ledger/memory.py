@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from immured.errors import ConfigurationError
+from immured.ledger.segments import LOG, Part, begins_at, segment_name
 
 SECTOR = 512
 
@@ -35,6 +38,11 @@ class MemoryStorage:
     def __init__(self, before: Callable[[str], None] = lambda _: None) -> None:
         self.before = before
         self.files: dict[str, bytes] = {}
+        self.sealed: list[Part] = []
+        self.retired = 0  # bytes of the stream that are not kept any more
+        self.fixed: set[str] = set()
+        self.next: bytes | None = None
+        self.turned: MemoryStorage | None = None  # what the disk has while a rotation's renames are not synced
         self.cache: bytearray | None = None
         self.disk: bytearray | None = None
         self.capacity: int | None = None
@@ -48,8 +56,10 @@ class MemoryStorage:
 
     def after_crash(self, chance: random.Random) -> MemoryStorage:
         """A machine that starts again with what the disk holds: each sector that was not synced is there or is not."""
+        if self.turned is not None and chance.random() < 0.5:
+            return self.turned.after_crash(chance)
         survivor = MemoryStorage()
-        survivor.files = dict(self.files)
+        survivor.files, survivor.sealed, survivor.retired = dict(self.files), list(self.sealed), self.retired
         if self.cache is None or self.disk is None:
             return survivor
         small, large = sorted((len(self.disk), len(self.cache)))
@@ -64,7 +74,12 @@ class MemoryStorage:
 
     def content(self) -> bytes:
         assert self.cache is not None
-        return bytes(self.cache)
+        return b"".join(self.files[part.name] for part in self.sealed) + self.cache
+
+    @property
+    def base(self) -> int:
+        """Where in the stream the file begins that is written."""
+        return self.sealed[-1].end if self.sealed else self.retired
 
     # --- Storage ---
 
@@ -95,6 +110,8 @@ class MemoryStorage:
         self.files[name] = data
 
     def read_whole(self, name: str) -> bytes:
+        if name not in self.files:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         return self.files[name]
 
     def names(self, folder: str) -> Sequence[str]:
@@ -112,18 +129,66 @@ class MemoryStorage:
 
     # --- LogFile ---
 
+    def direct(self) -> None:
+        return None
+
+    def parts(self) -> Sequence[Part]:
+        assert self.cache is not None
+        first = begins_at(bytes(self.cache).partition(b"\n")[0])[0]
+        return (*self.sealed, Part(LOG, first, self.base, len(self.cache)))
+
+    def prepare(self, line: bytes, room: int) -> None:
+        self.before("prepare")
+        if self.capacity is not None and len(line) + room > self.capacity - self.size():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.next = line
+
+    def turn(self) -> None:
+        self.before("turn")
+        assert self.next is not None
+        assert self.cache is not None
+        was = MemoryStorage()
+        was.files, was.sealed, was.retired = dict(self.files), list(self.sealed), self.retired
+        was.cache, was.disk = bytearray(self.cache), self.disk
+        self.turned = was
+        part = self.parts()[-1]
+        name = segment_name(part.first)
+        self.files[name] = bytes(self.cache)
+        self.sealed.append(replace(part, name=name))
+        self.cache, self.disk, self.next, self.allocated = bytearray(self.next), bytearray(self.next), None, 0
+        self.before("turned")
+        self.turned = None
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[MemoryStorage]:
+        yield self
+
+    def is_fixed(self, name: str) -> bool:
+        return name in self.fixed
+
+    def retire(self, name: str) -> None:
+        self.before(f"retire {name}")
+        part = self.sealed.pop(0)
+        assert part.name == name
+        self.retired = part.end
+        del self.files[name]
+
+    def look(self) -> None:
+        return
+
     def size(self) -> int:
         assert self.cache is not None
-        return len(self.cache)
+        return self.base + len(self.cache)
 
     def read(self, offset: int, length: int) -> bytes:
-        assert self.cache is not None
-        return bytes(self.cache[offset : offset + length])
+        assert offset >= self.retired
+        return self.content()[offset - self.retired : offset - self.retired + length]
 
     def write(self, offset: int, data: bytes) -> int:
         self.before("write")
         assert self.cache is not None
         data = data[: self.largest_write]
+        offset -= self.base
         if self.capacity is not None:
             ballast = sum(len(content) for name, content in self.files.items() if "/" not in name)
             room = max(self.allocated, self.capacity - ballast) - offset
@@ -142,6 +207,7 @@ class MemoryStorage:
     def allocate(self, offset: int, length: int) -> None:
         if not self.can_allocate:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        offset -= self.base
         if self.capacity is not None and offset + length > max(self.capacity, self.allocated):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.allocated = max(self.allocated, offset + length)
@@ -149,8 +215,9 @@ class MemoryStorage:
     def truncate(self, size: int) -> None:
         self.before("truncate")
         assert self.cache is not None
-        del self.cache[size:]
-        self.allocated = size
+        assert size >= self.base
+        del self.cache[size - self.base :]
+        self.allocated = size - self.base
 
     def drop_cache(self) -> None:
         return

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from immured.ledger.checkpoint import Checkpoint, Signer, VerifierKey
 from immured.ledger.entry import build_line, encode_body, leaf_hash
+from immured.ledger.entry_types import LEDGER_ROTATED
 from immured.ledger.ledger import Ledger, create_in, first_line
+from immured.ledger.rotation import rotated
+from immured.ledger.segments import segment_name
 from immured.ledger.timestamps import timestamp
 from immured.ledger.tree import Frontier
 from tests.ledger.memory import MemoryStorage
@@ -49,7 +54,9 @@ def vkeys(storage: MemoryStorage) -> tuple[VerifierKey, ...]:
 
 def opened(storage: MemoryStorage, keys: tuple[VerifierKey, ...] = (), **options: object) -> Ledger:
     settings: dict[str, object] = {"clock": ticking(START_NS + 10**9), "checkpoint_seconds": 1e9, **options}
-    return Ledger.open_in(storage, KEY, keys or vkeys(storage), **settings)  # type: ignore[arg-type]
+    ledger = Ledger.open_in(storage, KEY, keys or vkeys(storage), **settings)  # type: ignore[arg-type]
+    ledger.durable.pause = 0.0
+    return ledger
 
 
 def lines(count: int, *, sizes: Iterator[int] | None = None) -> list[bytes]:
@@ -70,3 +77,42 @@ def head(made: list[bytes], size: int) -> Checkpoint:
 
 def text(made: list[bytes]) -> bytes:
     return b"".join(line + b"\n" for line in made)
+
+
+def rotated_at(made: list[bytes], first: int, **wrong: object) -> bytes:
+    """The line with which a file begins that goes on where these lines end; the one before began with `first`."""
+    leaves = [leaf_hash(line) for line in made]
+    tree = Frontier(leaves)
+    sealed = hashlib.sha256(text(made[first:])).hexdigest()
+    data = rotated(f"immured/{leaves[0].hex()[:32]}", tree, first, len(text(made)), sealed) | wrong
+    body = encode_body(LEDGER_ROTATED, {"ledger": data["origin"]}, data)
+    return build_line(len(made), timestamp(START_NS + len(made) * 1_000_003), body, leaves[-1].hex())
+
+
+def rotated_lines(*counts: int) -> list[list[bytes]]:
+    """The lines of a good ledger in so many files, each with so many lines; all but the first begin with one that says
+    what is before."""
+    made: list[bytes] = []
+    files: list[list[bytes]] = []
+    for count in counts:
+        begun = len(made)
+        if made:
+            made.append(rotated_at(made, begun - len(files[-1])))
+        else:
+            made = lines(1)
+        while len(made) < begun + count:
+            seq = len(made)
+            body = encode_body("run.accepted" if seq % 2 else "run.finished", ACTOR, {"sandbox": f"s{seq}"})
+            made.append(build_line(seq, timestamp(START_NS + seq * 1_000_003), body, leaf_hash(made[-1]).hex()))
+        files.append(made[begun:])
+    return files
+
+
+def laid_out(folder: Path, files: list[list[bytes]], first: int = 0) -> Path:
+    """The same as a ledger's directory has it: all but the last are sealed. `first`: the first line's index."""
+    folder.mkdir(parents=True)
+    for made in files[:-1]:
+        (folder / segment_name(first)).write_bytes(text(made))
+        first += len(made)
+    (folder / "current.jsonl").write_bytes(text(files[-1]))
+    return folder

@@ -94,3 +94,33 @@ def test_a_checkpoint_is_still_signed_at_the_end() -> None:
     with opened(storage) as ledger:
         ledger.entry("run.accepted", ACTOR, {}, alone=True)
     assert storage.names("checkpoints")[-1] == f"{2:020d}"
+
+
+def test_one_that_nobody_waits_for_goes_with_the_next() -> None:
+    syncs: list[str] = []
+    storage = created(lambda operation: syncs.append(operation) if operation == "sync" else None)
+    deadline = time.monotonic() + 20
+    with opened(storage) as ledger:
+        while True:  # a writer that does not rest yet takes it at once
+            ledger.entry("run.accepted", ACTOR, {}).wait(20)
+            syncs.clear()
+            unhurried = ledger.entry("sandbox.ready", ACTOR, {}, unhurried=True)
+            try:
+                unhurried.wait(0.1)
+            except TimeoutError:
+                break
+            assert time.monotonic() < deadline, "the writer never rests"
+        assert syncs == []
+        ledger.entry("exec.accepted", ACTOR, {}).wait(20)
+        assert unhurried.is_durable()
+        assert len(syncs) == 1
+
+
+def test_one_that_nobody_waits_for_does_not_wait_for_ever() -> None:
+    with opened(created()) as ledger:
+        unhurried = ledger.entry("sandbox.ready", ACTOR, {}, unhurried=True)
+        ledger.flush()
+        assert unhurried.wait(20).seq == 1
+    with opened(created()) as ledger:
+        last = ledger.entry("sandbox.ready", ACTOR, {}, unhurried=True)
+    assert last.is_durable(), "the ledger was closed before it was written"

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -112,19 +113,22 @@ def test_a_batch_wakes_an_event_loop_once() -> None:
     async def main() -> int:
         loop = asyncio.get_running_loop()
         wakes = 0
-        plain = loop.call_soon_threadsafe
+        plain = loop.add_reader
 
-        def counted(*arguments: object, **options: object) -> object:
-            nonlocal wakes
-            wakes += 1
-            return plain(*arguments, **options)  # type: ignore[arg-type]
+        def counting(fd: int, heard: Callable[[], None]) -> None:
+            def counted() -> None:
+                nonlocal wakes
+                wakes += 1
+                heard()
 
+            plain(fd, counted)
+
+        loop.add_reader = counting  # type: ignore[method-assign, assignment]
         gate.armed = True
         ledger.entry("run.accepted", ACTOR, {})
         await asyncio.to_thread(gate.reached.wait, 20)
         waiting = [asyncio.ensure_future(ledger.entry("run.accepted", ACTOR, {}).durable()) for _ in range(40)]
         await asyncio.sleep(0)
-        loop.call_soon_threadsafe = counted  # type: ignore[method-assign, assignment]
         gate.open.set()
         receipts = await asyncio.gather(*waiting)
         assert [receipt.seq for receipt in receipts] == list(range(2, 42))
@@ -138,7 +142,11 @@ def test_an_entry_that_is_durable_already_is_not_waited_for() -> None:
     with opened(created()) as ledger:
         pending = ledger.entry("run.accepted", ACTOR, {})
         pending.wait(20)
-        assert asyncio.run(pending.durable()) == pending.receipt
+
+        async def main() -> Receipt:
+            return await pending.durable()
+
+        assert asyncio.run(main()) == pending.receipt
 
 
 def test_a_waiter_that_gave_up_disturbs_nobody() -> None:
@@ -208,7 +216,8 @@ def test_a_failure_reaches_those_who_wait_on_an_event_loop() -> None:
 
     async def main() -> None:
         fault.armed = True
-        waiting = [ledger.entry("run.accepted", ACTOR, {}).durable() for _ in range(3)]
+        with ledger.turn():
+            waiting = [ledger.entry("run.accepted", ACTOR, {}).durable() for _ in range(3)]
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(result, Refused) for result in results)
 
@@ -441,3 +450,48 @@ def test_two_ledgers_of_one_daemon_are_not_alike(tmp_path: Path) -> None:
         create(tmp_path / name, DAEMON, clock=lambda: START_NS)
     one, other = ((tmp_path / name / "keys" / "ledger.vkey").read_text() for name in ("a", "b"))
     assert one.partition("+")[0] != other.partition("+")[0]
+
+
+def test_event_loops_keep_nothing_of_a_ledger_that_is_closed(tmp_path: Path) -> None:
+    """Neither one that runs on, nor one that ended before."""
+
+    def bells() -> int:
+        held = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+        return sum("eventfd" in path for path in held)
+
+    async def waits(ledger: Ledger) -> None:
+        await ledger.entry("run.accepted", ACTOR, {}).durable()
+
+    async def outlives(directory: Path) -> None:
+        create(directory, DAEMON)
+        with Ledger.open(directory) as ledger:
+            await asyncio.to_thread(asyncio.run, waits(ledger))
+            await waits(ledger)
+            assert bells() > before
+        await asyncio.sleep(0.05)
+        assert bells() == before
+
+    before = bells()
+    asyncio.run(outlives(tmp_path))
+    assert bells() == before
+
+
+def test_what_is_durable_can_be_covered_at_once(tmp_path: Path) -> None:
+    """Those who follow hear of it a little later than who waits for it."""
+    create(tmp_path, DAEMON)
+    with Ledger.open(tmp_path) as ledger:
+        for _ in range(20):
+            seq = ledger.entry("run.accepted", ACTOR, {}).wait(20).seq
+            assert ledger.cover(seq)
+            assert ledger.durable.signed > seq
+
+
+def test_a_ledger_that_is_closed_is_signed_to_its_end(tmp_path: Path) -> None:
+    """However late the last lines came."""
+    create(tmp_path, DAEMON)
+    for entries in (40, 400, 1_500) * 6:
+        with Ledger.open(tmp_path) as ledger:
+            pending = [ledger.entry("run.accepted", ACTOR, {}) for _ in range(entries)]
+        assert ledger.head is not None
+        assert ledger.head.size == pending[-1].receipt.seq + 1
+        assert ledger.head.end == (tmp_path / "ledger" / "current.jsonl").stat().st_size

@@ -169,3 +169,36 @@ def test_a_closed_ledger_leaves_no_ballast() -> None:
         ledger.entry("run.accepted", ACTOR, {}, reserves_outcome=True).wait(20)
         assert "ballast" in storage.files
     assert "ballast" not in storage.files
+
+
+def test_an_outcome_of_several_entries_draws_on_what_was_kept_for_it_and_on_nothing_else() -> None:
+    storage = disk(CLOSING_BYTES + 40_000)
+    with opened(storage) as ledger:
+        intent = ledger.entry("batch.accepted", ACTOR, {}, reserves_outcome=30_000).wait(20)
+        until_full(ledger, "command.denied")
+        for _ in range(20):
+            ledger.entry("batch.progress", ACTOR, {"runs": ["x" * 1000]}, part_of=intent.seq).wait(20)
+        ledger.entry("batch.finished", ACTOR, {}, outcome_of=intent.seq).wait(20)
+        assert ledger.status().outstanding == 0
+        until_full(ledger, "command.denied")
+    assert storage.capacity is not None
+    assert storage.size() <= storage.capacity - CLOSING_BYTES
+
+
+def test_more_than_was_kept_is_an_entry_like_any_other() -> None:
+    storage = disk(CLOSING_BYTES + 4_000)
+    with opened(storage) as ledger:
+        intent = ledger.entry("batch.accepted", ACTOR, {}, reserves_outcome=1_500).wait(20)
+        until_full(ledger, "command.denied")
+        ledger.entry("batch.progress", ACTOR, {"runs": ["x" * 1000]}, part_of=intent.seq).wait(20)
+        with pytest.raises(Refused, match="full"):
+            ledger.entry("batch.progress", ACTOR, {"runs": ["x" * 1000]}, part_of=intent.seq)
+
+
+def test_what_is_released_is_anybodys() -> None:
+    storage = disk(CLOSING_BYTES + 20_000)
+    with opened(storage) as ledger:
+        intent = ledger.entry("batch.accepted", ACTOR, {}, reserves_outcome=18_000).wait(20)
+        few = len(until_full(ledger, "command.denied"))
+        ledger.release(intent.seq)
+        assert len(until_full(ledger, "command.denied")) > few

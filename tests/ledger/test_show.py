@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from immured.ledger.entry import build_line, encode_body, parse_line
+from immured.ledger.segments import segment_name
 from immured.ledger.show import BadLine, Selection, entries, follow, last, one_line
 from immured.ledger.timestamps import timestamp
-from tests.ledger.sample import ACTOR, START_NS, lines, text
+from tests.ledger.sample import ACTOR, START_NS, laid_out, lines, rotated_lines, text
 
 LINES = lines(200)
 
@@ -54,6 +56,18 @@ def test_by_the_beginning_of_a_time(path: Path) -> None:
 @pytest.mark.parametrize("who", [ACTOR["key"], "1000"])
 def test_by_actor(path: Path, who: str) -> None:
     assert seqs(path, actor=who, end=3) == [1, 2]
+
+
+@pytest.mark.parametrize("who", ["acme", "session-1", "user:7", "sha256:bb"])
+def test_by_what_the_actor_carried(tmp_path: Path, who: str) -> None:
+    first, plain = LINES[1], LINES[2]
+    values = json.loads(first)
+    values["actor"] |= {
+        "tenant": "acme", "session": "session-1", "sub": "user:7", "chain": ["sha256:aa", "sha256:bb"],
+    }  # fmt: skip
+    file = tmp_path / "some.jsonl"
+    file.write_bytes(json.dumps(values).encode() + b"\n" + plain + b"\n")
+    assert seqs(file, actor=who) == [1]
 
 
 def test_by_sandbox(path: Path) -> None:
@@ -149,3 +163,64 @@ def test_what_ran_is_not_cut_for_the_sake_of_digests() -> None:
 
 def test_long_data_is_cut() -> None:
     assert len(shown({"argv": ["x" * 1000]})) < 250
+
+
+# --- of many files
+
+
+FILES = rotated_lines(70, 1, 60, 69)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return laid_out(tmp_path / "ledger", FILES)
+
+
+def test_all_files_are_one_ledger(folder: Path) -> None:
+    assert seqs(folder) == list(range(200))
+    assert seqs(folder, first=69, end=73) == [69, 70, 71, 72]
+    assert seqs(folder, types=("ledger.rotated",)) == [70, 71, 131]
+
+
+def test_what_is_before_is_not_read(folder: Path) -> None:
+    (folder / segment_name(0)).write_bytes(b"?\n" * 3)
+    assert seqs(folder, first=131) == list(range(131, 200))
+
+
+def test_the_last_ones_of_many_files(folder: Path) -> None:
+    assert [entry.seq for entry in last(folder, 72)] == list(range(128, 200))
+    assert [entry.seq for entry in last(folder, 500)] == list(range(200))
+    assert [entry.seq for entry in last(folder, 2, Selection(types=("ledger.rotated",)))] == [71, 131]
+
+
+def test_of_what_is_kept(tmp_path: Path) -> None:
+    folder = laid_out(tmp_path / "kept", FILES[2:], 71)
+    assert seqs(folder) == list(range(71, 200))
+    assert [entry.seq for entry in last(folder, 500)] == list(range(71, 200))
+
+
+def test_a_bad_line_is_named_in_its_file(folder: Path) -> None:
+    path = folder / segment_name(71)
+    path.write_bytes(path.read_bytes().replace(b'"seq":73,', b'"seq":073,'))
+    for read in (lambda: seqs(folder), lambda: last(folder, 200)):
+        with pytest.raises(BadLine, match=f"{segment_name(71)} line 3"):
+            read()
+
+
+def test_following_goes_through_rotations(tmp_path: Path) -> None:
+    folder = laid_out(tmp_path / "ledger", FILES[:1])
+
+    def rotate(number: int) -> None:
+        (folder / "next.jsonl").write_bytes(text(FILES[number]))
+        (folder / "current.jsonl").rename(folder / segment_name(sum(map(len, FILES[: number - 1]))))
+        (folder / "next.jsonl").rename(folder / "current.jsonl")
+
+    steps = iter((1, 2, 3))
+
+    def pause() -> bool:
+        number = next(steps, 0)
+        if number:
+            rotate(number)
+        return bool(number)
+
+    assert [entry.seq for entry in follow(folder, after=65, pause=pause)] == list(range(66, 200))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from immured.errors import Refused
 from immured.manifest.builtin import default_manifest, parse_map
-from immured.manifest.limits import tighten
+from immured.manifest.limits import _decimal, tighten
 
 
 def test_a_tighter_limit_takes_the_place_of_the_manifests() -> None:
@@ -117,3 +119,11 @@ def test_what_is_no_ascending_list_of_processors_is_refused(cores: object) -> No
     with pytest.raises(Refused) as refused:
         parse_map({"schema": 1, "limits": {"cores": cores}})
     assert (refused.value.code, refused.value.details["field"]) == ("manifest_invalid", "manifest.limits.cores")
+
+
+@given(st.floats())
+def test_a_number_is_named_as_it_would_be_written_out(value: float) -> None:
+    written = str(value)
+    if math.isfinite(value):
+        written = format(Decimal(repr(value)), "f").removesuffix(".0")
+    assert _decimal(value) == written

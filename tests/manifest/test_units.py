@@ -38,6 +38,10 @@ def test_a_duration_is_in_nanoseconds(text: str, nanoseconds: int) -> None:
     assert duration_of(text) == nanoseconds
 
 
+def test_a_duration_is_exact_however_many_digits_it_has() -> None:
+    assert duration_of("123456789012345678.123456789d") == 123456789012345678123456789 * 86_400_000_000_000 // 10**9
+
+
 @pytest.mark.parametrize("text", ["", "60", "s", "1e3s", "-1s", "1 s", ".5s", "1min"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="with its unit"):

@@ -10,7 +10,7 @@ from immured.errors import Refused
 from immured.manifest.builtin import default_manifest, parse_map
 from immured.manifest.environment import environment
 from immured.manifest.schema import Manifest
-from immured.manifest.use import check_use
+from immured.manifest.use import check_use, permits, permits_program, programs
 
 
 def manifest(**tables: Any) -> Manifest:
@@ -77,3 +77,86 @@ def test_what_no_process_can_have_is_refused(given: dict[bytes, bytes]) -> None:
     with pytest.raises(Refused) as refused:
         environment(default_manifest(), given)
     assert refused.value.code == "bad_argument"
+
+
+GIT = {"program": "git", "arguments": [["status"], ["log", "--oneline", "*"], ["diff", "..."]]}
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["make", "anything"],
+        ["git", "status"],
+        ["git", "log", "--oneline", "x"],
+        ["git", "diff"],
+        ["git", "diff", "a", "b"],
+    ],
+)
+def test_a_program_may_be_ordered_with_arguments_that_fit(argv: list[str]) -> None:
+    permits(manifest(command={"allow": ["make", GIT]}), [word.encode() for word in argv])
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["git"], "'git'"),
+        (["git", "push"], "'git push'"),
+        (["git", "status", "-s"], "'git status -s'"),
+        (["git", "-c", "core.pager=sh", "status"], "'git -c core.pager=sh status'"),
+        (["/usr/bin/git", "status"], "'/usr/bin/git'"),
+        (["sh", "-c", "git status"], "'sh'"),
+    ],
+)
+def test_any_other_words_are_denied_and_named(argv: list[str], named: str) -> None:
+    with pytest.raises(Refused) as refused:
+        permits(manifest(command={"allow": ["make", GIT]}), [word.encode() for word in argv])
+    assert refused.value.code == "denied"
+    assert refused.value.message == f"the manifest 'narrow' is not for the command {named}"
+
+
+def test_one_entry_of_several_is_enough() -> None:
+    both = manifest(command={"allow": [GIT, {"program": "git", "arguments": [["fetch"]]}]})
+    permits(both, [b"git", b"fetch"])
+    permits(both, [b"git", b"status"])
+
+
+PATH = {"env": {"PATH": "/usr/bin:/opt/tools/"}}
+
+
+@pytest.mark.parametrize(
+    ("allow", "path", "argv0", "answer"),
+    [
+        (["python3"], b"/usr/bin/python3", b"", True),
+        (["python3"], b"/opt/tools/python3", b"", True),
+        (["python3"], b"/tmp/python3", b"", False),
+        (["python3"], b"/usr/bin/deeper/python3", b"", False),
+        (["python3"], b"/python3", b"", False),
+        (["/usr/bin/python3"], b"/usr/bin/python3", b"", True),
+        (["/usr/bin/python3"], b"/tmp/python3", b"", False),
+        (["./tool"], b"/work/tool", b"./tool", True),
+        (["./tool"], b"/work/tool", b"", False),
+        (["make"], b"/usr/bin/sh", b"", False),
+        (["make"], b"/srv/make", b"make", True),
+    ],
+)
+def test_which_entry_permits_a_file_that_was_found(allow: list[str], path: bytes, argv0: bytes, answer: bool) -> None:
+    command = manifest(command={"allow": allow, **PATH}).command
+    assert (permits_program(command, path, argv0) is not None) is answer
+
+
+def test_an_interpreters_words_must_fit_as_well() -> None:
+    allow = [
+        {"program": "python3", "arguments": [["-m", "json.tool"]]},
+        {"program": "perl", "arguments": [["/srv/run", "..."]]},
+    ]
+    command = manifest(command={"allow": allow}).command
+    assert permits_program(command, b"/usr/bin/python3", b"", [b"/srv/script"]) is None
+    assert permits_program(command, b"/usr/bin/python3", b"", [b"-m", b"json.tool"]) is not None
+    assert permits_program(command, b"/usr/bin/perl", b"", [b"/srv/run", b"a"]) is not None
+
+
+def test_every_entry_that_permits_it_is_found_for_its_digest() -> None:
+    old, new = "a" * 64, "b" * 64
+    allow = [{"program": "make", "sha256": old}, {"program": "/usr/bin/make", "sha256": new}, "cc"]
+    found = programs(manifest(command={"allow": allow}).command, b"/usr/bin/make", b"make")
+    assert [one.sha256 for one in found] == [old, new]

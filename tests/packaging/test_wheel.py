@@ -112,11 +112,13 @@ def test_the_wheel_holds_the_native_module(names: set[str], module: str) -> None
     assert [name for name in names if re.fullmatch(rf"immured/{module}\.[\w.-]*so", name)]
 
 
-@pytest.mark.parametrize(("folder", "suffix"), [("daemon/immured", ".py"), ("profiles", "")])
+@pytest.mark.parametrize(
+    ("folder", "suffix"), [("daemon/immured", ".py"), ("daemon/immured/identity", ".toml"), ("profiles", "")]
+)
 def test_the_wheel_leaves_out_none_of(names: set[str], folder: str, suffix: str) -> None:
     base = ROOT / folder
     files = [path for path in base.rglob(f"*{suffix}") if path.is_file() and "__pycache__" not in path.parts]
-    inside = "immured" if suffix else "immured/profiles"
+    inside = folder.removeprefix("daemon/") if suffix else "immured/profiles"
     assert {f"{inside}/{path.relative_to(base)}" for path in files} <= names
 
 

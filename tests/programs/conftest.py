@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -38,13 +39,13 @@ def project() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def caller_key(client: Client, project: Path) -> Path:
-    """A key of the caller's, let in by the admin."""
+    """A key of the caller's, let in by the admin: one a module, for the daemon is the folder's."""
     key = PrivateKey.generate()
     path = project / "key.pem"
     path.write_bytes(key.to_pem())
     path.chmod(0o600)
     os.chown(path, CALLER, CALLER)
-    client.key_add("caller", key.public.to_pem(), role="runner", uids=[CALLER])
+    client.key_add(f"caller-{secrets.token_hex(4)}", key.public.to_pem(), role="runner", uids=[CALLER])
     return path
 
 

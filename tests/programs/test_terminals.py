@@ -37,11 +37,13 @@ def test_a_terminal_is_made_raw_and_sane_again(client: Client) -> None:
 
 def test_an_interrupt_key_interrupts(client: Client) -> None:
     program = """
-import os, pty, signal, time
+import os, pty, signal
 pid, terminal = pty.fork()
 if pid == 0:
-    os.execv("/bin/sleep", ["sleep", "60"])
-time.sleep(0.2)
+    os.execv("/bin/sh", ["sh", "-c", "echo begun; exec sleep 60"])
+said = b""
+while b"begun" not in said:  # it has the terminal by then, and Python's own handler no more
+    said += os.read(terminal, 100)
 os.write(terminal, b"\\x03")
 print(signal.Signals(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) * -1).name)
 """

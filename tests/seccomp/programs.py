@@ -141,6 +141,7 @@ REFUSALS: Final = {
     "setgid by mkdir": ("os.mkdir('d', 0o2755)", errno.EPERM),
     "setuid by mknod": ("os.mknod('n', 0o104755)", errno.EPERM),
     "a device": ("os.mknod('n', stat.S_IFCHR | 0o600, os.makedev(1, 3))", errno.EPERM),
+    "a whiteout": ("raising(libc.renameat2(-100, b'f', -100, b'g', 4))", errno.EINVAL),
     "a user namespace": ("raising(libc.unshare(0x10000000))", errno.EPERM),
     "a user namespace by clone": ("raising(libc.syscall(numbers['clone'], 0x10000011, 0, 0, 0, 0))", errno.EPERM),
     "another's namespace": ("raising(libc.setns(os.open('/proc/self/ns/net', 0), 0))", errno.EPERM),

@@ -120,6 +120,7 @@ ALTERNATIVES: dict[str, Alternatives] = {
     "openat": [[clear(2, CREATES)], [clear(3, NO_SET_ID)]],
     "mknod": kinds_of_file(1),
     "mknodat": kinds_of_file(2),
+    "renameat2": [[clear(4, 4)]],  # RENAME_WHITEOUT
     "clone": [[clear(0, 0x7E020000)]],
     "personality": [[int_is(0, 0)], [int_is(0, 0x40000)], [int_is(0, LOW)]],
     "socketpair": [[int_is(0, 1)]],
@@ -153,6 +154,8 @@ def independent(profile: str, architecture: Architecture) -> tuple[bytes, bytes,
             second.rule(REFUSED, _rule_number("fcntl"), int_is(1, command))
         second.rule(REFUSED, _rule_number("setrlimit"), int_is(0, 4))
         second.rule(REFUSED, _rule_number("prlimit64"), int_is(1, 4), (2, ls.NE, 0, 0))
+        if profile == "no-unix":
+            second.rule(REFUSED, _rule_number("socket"), int_is(0, 1))
         return program, second.export(), known
 
 

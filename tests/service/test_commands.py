@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from immured.errors import ConfigurationError
-from immured.identity.authorise import Permission
 from immured.identity.keyring import KeyRecord, Role
+from immured.identity.policy.parse import parse_policy
+from immured.identity.policy.permissions import RIGHTS
 from immured.service.commands import CommandSpec, index, load_commands
 from immured.service.context import Service, now_ms
+from immured.service.dispatch import Dispatcher
 from immured.service.misbehaviour import DenialBound, Misbehaviour
+from immured.service.policies import shipped_policy
 from immured.service.request import Answer, Request
 from immured.wire.envelope import Envelope, decode_envelope, encode_envelope, seal
 from immured.wire.keys import PrivateKey
@@ -30,36 +33,54 @@ def code_of(reply: Reply | None) -> str:
 def admit(harness: Harness, role: Role, **bindings: frozenset[int] | frozenset[str]) -> PrivateKey:
     """A new key in the keyring, as if it had always been there."""
     key = PrivateKey.generate()
-    name = f"k{len(harness.service.keyring)}"
+    authority = harness.service.authority
+    name = f"k{len(authority.keyring)}"
     record = KeyRecord(key.public, name, role, "2026-01-02T03:04:05Z", **bindings)  # type: ignore[arg-type]
-    harness.service.keyring = harness.service.keyring.with_key(record, as_of=0)
+    authority.keyring = authority.keyring.with_key(record, as_of=0)
     return key
 
 
-def test_every_command_declares_a_permission() -> None:
-    assert {spec.name: spec.permission for spec in load_commands().values()} == {
-        "run": Permission.RUN,
-        "plan": Permission.PLAN,
-        "kill": Permission.KILL_OWN,
-        "key.add": Permission.KEY_ADD,
-        "key.list": Permission.KEY_LIST,
-        "status": Permission.STATUS,
-    }
+def test_a_commands_permission_is_its_own_name() -> None:
+    assert {spec.name: spec.permission for spec in load_commands().values()} == {name: name for name in load_commands()}
+
+
+def test_no_right_is_a_command() -> None:
+    assert not set(load_commands()) & set(RIGHTS)
 
 
 async def nothing(service: Service, request: Request) -> Answer:
     return Answer({})
 
 
-def test_a_command_without_a_permission_does_not_load() -> None:
+@pytest.mark.parametrize("permission", [None, "", "open", "status", "speak"])
+def test_a_command_without_a_permission_of_its_own_does_not_load(permission: str | None) -> None:
     with pytest.raises(ConfigurationError, match="declares no permission"):
-        index([CommandSpec("open", None, "be let in", nothing)])  # type: ignore[arg-type]
+        index([CommandSpec("open", permission, nothing)])  # type: ignore[arg-type]
 
 
 def test_two_commands_of_one_name_do_not_load() -> None:
-    spec = CommandSpec("status", Permission.STATUS, "ask", nothing)
+    spec = CommandSpec("status", "status", nothing)
     with pytest.raises(ConfigurationError):
         index([spec, spec])
+
+
+def test_a_handler_that_asked_nobody_answers_nobody(tmp_path: Path) -> None:
+    async def scenario(harness: Harness) -> None:
+        told = CommandSpec("sandbox.show", "sandbox.show", nothing)
+        dispatcher = Dispatcher(harness.service, index([told]), in_flight=8)
+        harness.server._on_frame = dispatcher.frame
+        assert code_of(await harness.connect().ask("sandbox.show", {"sandbox": "s"})) == "internal"
+
+    serving(tmp_path, scenario)
+
+
+def test_policy_is_asked_before_the_arguments_are_read(tmp_path: Path) -> None:
+    async def scenario(harness: Harness) -> None:
+        wrong = {"no such": "argument"}
+        assert code_of(await harness.connect(key=admit(harness, Role.RUNNER)).ask("key.add", wrong)) == "denied"
+        assert code_of(await harness.connect().ask("key.add", wrong)) == "unknown_field"
+
+    serving(tmp_path, scenario)
 
 
 def changed(body: bytes, **fields: Any) -> bytes:
@@ -243,6 +264,54 @@ def test_a_bound_key_is_refused_to_other_users_and_keeps_its_nonce(tmp_path: Pat
     serving(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("cmd", ["key.suspend", "key.revoke"])
+def test_what_a_stopped_key_has_under_way_ends(tmp_path: Path, cmd: str) -> None:
+    async def scenario(harness: Harness) -> None:
+        stolen, other = (harness.connect(key=admit(harness, Role.RUNNER)) for _ in range(2))
+        for client in (stolen, other):
+            await client.send(client.envelope("run", {"argv": ["/bin/sleep", "60"]}))
+        await until(lambda: len(harness.launcher.gone) == 2)
+        admin = harness.connect()
+        assert (await admin.ask(cmd, {"key": stolen.key.id})).ok
+        assert await stolen.reply() is None
+        await until(lambda: len(harness.of_type("run.finished")) == 1 and len(harness.service.registry) == 1)
+        [live] = harness.service.registry
+        assert live.key_id == other.key.id
+
+    serving(tmp_path, scenario)
+
+
+def test_who_stops_himself_is_told_so(tmp_path: Path) -> None:
+    async def scenario(harness: Harness) -> None:
+        harness.service.authority.set_policy(
+            parse_policy(
+                shipped_policy().text
+                + b'[[rules]]\nname = "x"\nroles = ["runner"]\nallow = ["key.revoke"]\nscope = "own"\n'
+            )
+        )
+        client = harness.connect(key=admit(harness, Role.RUNNER))
+        await client.send(client.envelope("run", {"argv": ["/bin/sleep", "60"]}))
+        await until(lambda: len(harness.launcher.gone) == 1)
+        assert (await client.ask("key.revoke", {"key": client.key.id})).ok
+        assert await client.reply() is None
+        await until(lambda: len(harness.of_type("run.finished")) == 1)
+
+    serving(tmp_path, scenario)
+
+
+def test_a_key_that_expires_ends_nothing_that_was_begun(tmp_path: Path) -> None:
+    async def scenario(harness: Harness) -> None:
+        client, admin = harness.connect(key=admit(harness, Role.RUNNER)), harness.connect()
+        await client.send(client.envelope("run", {"argv": ["/bin/sleep", "60"]}))
+        await until(lambda: len(harness.launcher.gone) == 1)
+        public = PrivateKey.generate().public.raw
+        assert (await admin.ask("key.rotate", {"key": client.key.id, "public": public, "overlap_ms": 0})).ok
+        assert code_of(await harness.connect(key=client.key).ask("status", {})) == "key_expired"
+        assert len(harness.service.registry) == 1
+
+    serving(tmp_path, scenario)
+
+
 def test_an_unknown_command_is_told_the_nearest(tmp_path: Path) -> None:
     async def scenario(harness: Harness) -> None:
         reply = await harness.connect().ask("statsu", {})
@@ -282,7 +351,7 @@ def test_a_key_that_is_none_is_not_added(tmp_path: Path, change: dict[str, objec
     async def scenario(harness: Harness) -> None:
         args = {"name": "ci", "public": PrivateKey.generate().public.raw, "role": "runner", **change}
         assert code_of(await harness.connect().ask("key.add", args)) in ("bad_argument", "unknown_field")
-        assert len(harness.service.keyring) == 1
+        assert len(harness.service.authority.keyring) == 1
 
     serving(tmp_path, scenario)
 
@@ -306,7 +375,7 @@ def test_a_sandbox_can_be_killed_by_its_name(tmp_path: Path) -> None:
         [live] = harness.service.registry
         killed = await killer.ask("kill", {"sandbox": live.sandbox})
         assert killed.ok
-        assert harness.service.registry.find(live.sandbox) is None
+        assert harness.service.registry.find("default", live.sandbox) is None
         reply = await runner.reply()
         assert reply is not None
         assert reply.result is not None
@@ -336,7 +405,7 @@ def test_the_status_shows_a_runner_its_own_sandboxes(tmp_path: Path) -> None:
         await until(lambda: harness.launcher.gone == [1])
         shown = (await other.ask("status", {})).result
         assert shown is not None
-        assert (shown["live"], shown["runs"]) == (1, [])
+        assert (shown["live"], shown["runs"]) == (0, [])
 
     serving(tmp_path, scenario)
 

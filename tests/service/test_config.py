@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-import tomllib
+from pathlib import Path
 
 import pytest
 
 from immured.errors import ConfigurationError
-from immured.service.config import DEFAULT_TEXT, Config, parse_config
+from immured.service.config import DEFAULT_TEXT, Config, NamedPath, parse_config
 
 
 def test_the_file_that_init_writes_says_nothing() -> None:
@@ -16,12 +17,12 @@ def test_the_file_that_init_writes_says_nothing() -> None:
 
 
 def test_the_defaults_that_it_shows_are_the_defaults() -> None:
-    shown = tomllib.loads(re.sub(r"(?m)^# (\w+ = [^#\n]*).*$", r"\1", DEFAULT_TEXT))
-    for table in shown.values():
-        for name, value in table.items():
-            default = getattr(Config(), name)
-            if default is not None:
-                assert value == (list(default) if isinstance(default, tuple) else default), name
+    shown = re.sub(r"(?m)^# (\w+ = [^#\n]*).*$", r"\1", DEFAULT_TEXT)
+    changed = parse_config(shown)
+    for field in dataclasses.fields(Config):
+        default = getattr(Config(), field.name)
+        if default is not None:
+            assert getattr(changed, field.name) == default, field.name
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,22 @@ def test_the_defaults_that_it_shows_are_the_defaults() -> None:
         ("[daemon]\nmax_runs = true", "max_runs is True"),
         ("[daemon]\naudiences = 'x'", "not a list"),
         ("[paths]\nread = ['relative']", "not an absolute path"),
+        ("[audit]\nexports = ['relative']", "not an absolute path"),
+        ("[audit]\nexports = ['/a', '/a']", "names a destination twice"),
+        (f"[audit]\nexports = {[f'/{one}' for one in range(9)]}", "more than 8"),
+        ("[audit]\nexports = [7]", "neither a directory nor"),
+        ("[audit]\nexports = [{ too = '/a' }]", "did you mean 'to'"),
+        ("[audit]\nexports = [{ every = '5m' }]", "has no `to`"),
+        ("[audit]\nexports = [{ to = '/a', every = '5' }]", "audit.exports[0].every"),
+        ("[audit]\nexports = [{ to = '/a', lock = '1d' }]", "is for s3:// only"),
+        ("[audit]\nexports = [{ to = '/a', format = 'tar' }]", "lines or tiles"),
+        ("[audit]\nexports = ['s3://Bad']", "no bucket's name"),
+        ("[audit]\nexports = [{ to = 's3://bucket', lock_mode = 'compliance' }]", "`lock` how long"),
+        ("[audit]\nexports = [{ to = 's3://bucket', lock = '1d', lock_mode = 'none' }]", "compliance or governance"),
+        ("[audit]\nexports = [{ to = 's3://bucket', endpoint = 'https://a:b@h' }]", "is not http[s]://HOST[:PORT]"),
+        ("[audit]\nexports = [{ to = 's3://bucket', credentials = 'here' }]", "not an absolute path"),
+        ("[audit]\nexport = ['/a']", "did you mean 'audit.exports'"),
+        ("[ledger]\ncheckpoint_s = 0", "checkpoint_s is 0"),
         ("[paths]\nread = ['/a/../b']", "not an absolute path"),
         ("[launcher]\npool_min = 9\npool_max = 3", "above"),
         ("[launcher]\nslot_base = 70000", "stand together"),
@@ -51,3 +68,33 @@ def test_what_it_may_not_hold_is_named(text: str, said: str) -> None:
 def test_what_it_says_is_taken() -> None:
     config = parse_config("[daemon]\naudiences = ['pool-a']\n[paths]\nread = ['/srv/data']\n")
     assert (config.audiences, [str(path) for path in config.read]) == (("pool-a",), ["/srv/data"])
+
+
+def test_named_paths_are_read_by_default() -> None:
+    config = parse_config(
+        '[paths.named]\ndatasets = { path = "/srv/datasets" }\nout = { path = "/srv/out", access = "write" }\n'
+    )
+    assert dict(config.named) == {
+        "datasets": NamedPath(Path("/srv/datasets"), write=False),
+        "out": NamedPath(Path("/srv/out"), write=True),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('named = "/srv"', "no table"),
+        ('named.x = "/srv"', "paths.named.x"),
+        ('named.x = { path = "srv" }', "not an absolute path"),
+        ('named.x = { path = "/srv/../etc" }', "not an absolute path"),
+        ("named.x = {}", "paths.named.x.path"),
+        ('named.x = { path = "/srv", access = "rw" }', "read or write"),
+        ('named.x = { path = "/srv", acces = "read" }', "paths.named.x.acces"),
+        ('named."../x" = { path = "/srv" }', "a name is"),
+        ('named.X = { path = "/srv" }', "a name is"),
+    ],
+)
+def test_a_named_path_that_is_none_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
+        parse_config(f"[paths]\n{text}\n")
+    assert caught.value.code == "bad_configuration"

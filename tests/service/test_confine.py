@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -70,6 +71,15 @@ def test_no_bit_that_lends_ones_id_can_be_set(arch: Architecture) -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_of_pairs_only_those_that_know_no_address(arch: Architecture) -> None:
+    flags = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    assert verdict(arch, "socketpair", socket.AF_UNIX, socket.SOCK_SEQPACKET | flags, 0, 0) == ALLOW
+    assert verdict(arch, "socketpair", socket.AF_UNIX, socket.SOCK_DGRAM, 0, 0) == EPERM
+    assert verdict(arch, "socketpair", socket.AF_UNIX, socket.SOCK_STREAM, 0, 0) == EPERM
+    assert verdict(arch, "socketpair", socket.AF_INET, socket.SOCK_SEQPACKET, 0, 0) == EPERM
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_what_is_sent_goes_to_who_is_connected(arch: Architecture) -> None:
     assert verdict(arch, "sendto", 3, 0, 0, 0, 0, 0) == ALLOW
     assert verdict(arch, "sendto", 3, 0, 0, 0, 1 << 40, 0) == EPERM
@@ -125,3 +135,38 @@ def test_every_rung_of_the_domain_keeps_what_lies_outside_out(abi: int) -> None:
     assert done.returncode == 0, done.stderr
     wall = 13 if have else 0
     assert json.loads(done.stdout) == [min(abi, have), [0, 0], wall, wall, 0, 0, wall]
+
+
+# --- what speaks to another machine
+
+
+def outward(arch: Architecture, call: str, *arguments: int) -> int:
+    number = syscalls.numbers(arch)[call]
+    return int(_core.seccomp_evaluate(broker_filter(arch, outward=True), AUDIT_ARCH[arch], number, arguments))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_what_speaks_outward_connects_by_tcp_and_asks_for_names(arch: Architecture) -> None:
+    stream, datagram = socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+    for family in (socket.AF_INET, socket.AF_INET6):
+        assert outward(arch, "socket", family, stream, 0) == ALLOW
+        assert outward(arch, "socket", family, stream, socket.IPPROTO_TCP) == ALLOW
+        assert outward(arch, "socket", family, datagram, 0) == ALLOW
+        assert outward(arch, "socket", family, socket.SOCK_RAW, 0) == EPERM
+        assert outward(arch, "socket", family, stream, 262) == EPERM  # MPTCP
+    assert outward(arch, "connect", 3, 0, 16) == ALLOW
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_what_speaks_outward_listens_nowhere_and_does_nothing_else(arch: Architecture) -> None:
+    for family in (socket.AF_UNIX, socket.AF_NETLINK, socket.AF_PACKET, 38, 40):  # and AF_ALG, AF_VSOCK
+        assert outward(arch, "socket", family, socket.SOCK_STREAM, 0) == EPERM
+    for call in ("bind", "listen", "accept", "accept4", "execve", "kill", "ptrace", "setresuid", "io_uring_setup"):
+        assert outward(arch, call, 0, 0, 0, 0, 0, 0) == EPERM
+    assert outward(arch, "clone", signal.SIGCHLD) == EPERM
+    assert outward(arch, "sendto", 3, 0, 0, 0, 1, 16) == EPERM  # to an address
+
+
+def test_the_brokers_own_filter_is_as_it_was() -> None:
+    assert broker_filter() != broker_filter(outward=True)
+    assert verdict("x86_64", "socket", socket.AF_INET, socket.SOCK_STREAM, 0) == EPERM

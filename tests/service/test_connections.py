@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -11,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from immured.service.limits import Budget, Limits
+from immured.service.shares import monotonic_ms
+from immured.service.turnstile import ATTEMPT, BAD_FRAMES
 from immured.wire.envelope import decode_envelope, encode_envelope, verify
 from immured.wire.frames import MAX_FRAME, encode_frame
 from immured.wire.messages import COMMAND, DATA, HELLO, data_body, parse_hello
-from tests.service.harness import Client, Harness, serving, until
+from tests.descriptors import descriptors
+from tests.service.harness import Client, Harness, closed_but, serving, until
 
 
 async def error_of(client: Client) -> str:
@@ -96,6 +100,27 @@ def test_a_frame_that_never_ends_is_given_up(tmp_path: Path) -> None:
     serving(tmp_path, scenario, limits=Limits(frame_deadline_s=0.1))
 
 
+def test_a_frame_that_waits_for_its_turn_is_not_a_slow_one(tmp_path: Path) -> None:
+    async def scenario(harness: Harness) -> None:
+        client = harness.connect(uid=1000)
+        frame = encode_frame(client.envelope("status", {}))
+        await client.send_raw(frame[:100])
+        await until(lambda: harness.server.unfinished.taken > 0)
+        turnstile, now = harness.server.turnstile, monotonic_ms()
+        turnstile._clock = lambda: now  # no credit comes back by itself, however slow the machine
+        turnstile.take(1000, BAD_FRAMES * ATTEMPT)
+        await client.send_raw(frame[100:])
+        await until(lambda: len(turnstile) == 1)
+        await asyncio.sleep(3.4)  # who waits is looked at every second
+        assert len(turnstile) == 1
+        turnstile.take(1000, -ATTEMPT)
+        reply = await client.reply()
+        assert reply is not None
+        assert reply.ok
+
+    serving(tmp_path, scenario, limits=Limits(frame_deadline_s=2.0))
+
+
 def test_a_frame_byte_by_byte_is_a_frame(tmp_path: Path) -> None:
     async def scenario(harness: Harness) -> None:
         client = harness.connect()
@@ -148,20 +173,16 @@ def null_device() -> Iterator[int]:
         os.close(fd)
 
 
-def open_files() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
-
-
 @pytest.mark.parametrize("count", [1, 3])
 def test_descriptors_that_no_command_takes_are_refused_and_closed(tmp_path: Path, count: int) -> None:
     async def scenario(harness: Harness) -> None:
         client = harness.connect()
         with null_device() as null:
-            before = open_files()
+            before = descriptors()
             reply = await client.ask("status", {}, fds=[null] * count)
             assert reply.error is not None
             assert reply.error["code"] == "bad_descriptor"
-            assert open_files() == before
+            await closed_but(before)
 
     serving(tmp_path, scenario)
 
@@ -171,7 +192,7 @@ def test_descriptors_where_none_belong_end_the_connection(tmp_path: Path, place:
     async def scenario(harness: Harness) -> None:
         client = harness.connect()
         with null_device() as null:
-            before = open_files() - {str(harness.clients[0].sock.fileno())}
+            before = descriptors()
             status = encode_frame(client.envelope("status", {}))
             if place == "four of them":
                 await client.send_raw(status, [null] * 4)
@@ -185,7 +206,8 @@ def test_descriptors_where_none_belong_end_the_connection(tmp_path: Path, place:
             assert await error_of(client) == ("bad_msgpack" if place == "with garbage" else "bad_descriptor")
             assert await client.reply() is None
             client.close()
-            assert open_files() <= before
+            await until(lambda: len(harness.server) == 0)
+            await closed_but(before)
 
     serving(tmp_path, scenario)
 
@@ -226,6 +248,9 @@ def test_ten_thousand_connections_are_survived(tmp_path: Path) -> None:
         await still_serves(harness)
         [entry] = harness.service.misbehaviour.take()
         assert entry["codes"] == {"too_many_connections": attempts - 256}
+        # Some were told why; then the launcher is, about once a second, and nobody is signed anything any more.
+        assert harness.launcher.away
+        assert set(harness.launcher.away) == {(1000, 1000)}
 
     serving(tmp_path, scenario)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -25,6 +24,7 @@ from immured.wire.envelope import decode_envelope, seal
 from immured.wire.frames import encode_frame
 from immured.wire.keys import PrivateKey, PublicKey
 from immured.wire.messages import COMMAND, REPLY, Command, Reply, new_nonce, parse_reply
+from tests.entries import entries_in
 
 pytestmark = pytest.mark.needs_root
 
@@ -36,9 +36,7 @@ def daemon() -> Iterator[ThrowawayDaemon]:
 
 
 def entries(daemon: ThrowawayDaemon, kind: str) -> list[dict[str, Any]]:
-    lines = (daemon.state / "ledger" / "current.jsonl").read_bytes().split(b"\n")
-    found = [json.loads(line) for line in lines if line.startswith(b"{")]
-    return [entry for entry in found if entry["type"] == kind]
+    return [entry for entry in entries_in(daemon.state) if entry["type"] == kind]
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -102,18 +100,23 @@ def test_a_stop_lets_live_runs_end_and_records_all(daemon: ThrowawayDaemon) -> N
     assert ThrowawayDaemon.immure("ledger", "verify", "--state", str(daemon.state)).returncode == 0
 
 
-def test_a_stop_ends_by_its_deadline(daemon: ThrowawayDaemon) -> None:
+def stops_after(daemon: ThrowawayDaemon, seconds: int) -> None:
+    """A daemon that lets live runs go on so long after it was told to stop."""
     daemon.stop()
-    text = (daemon.state / "config.toml").read_text().replace("# stop_deadline_s = 10", "stop_deadline_s = 1")
-    (daemon.state / "config.toml").write_text(text)
+    config = daemon.state / "config.toml"
+    config.write_text(config.read_text().replace("# stop_deadline_s = 10", f"stop_deadline_s = {seconds}"))
     daemon.start()
+
+
+def test_a_stop_ends_by_its_deadline(daemon: ThrowawayDaemon) -> None:
+    stops_after(daemon, 1)
     with daemon.client() as client:
         results = []
         thread = in_background(lambda: results.append(client.run(["/bin/sleep", "55"])))
         until(lambda: entries(daemon, "run.accepted"))
         began = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 40
         thread.join(20)
     assert [result.cause for result in results] == ["killed"]
     assert [entry["data"]["cause"] for entry in entries(daemon, "run.finished")] == ["killed"]
@@ -121,7 +124,7 @@ def test_a_stop_ends_by_its_deadline(daemon: ThrowawayDaemon) -> None:
 
 def test_nothing_new_begins_while_it_stops(daemon: ThrowawayDaemon) -> None:
     with daemon.client() as client:
-        thread = in_background(lambda: client.run(["/bin/sleep", "3"]))
+        thread = in_background(lambda: client.run(["/bin/sleep", "55"]))
         until(lambda: entries(daemon, "run.accepted"))
         with daemon.client() as late:
             late.status()
@@ -131,20 +134,21 @@ def test_nothing_new_begins_while_it_stops(daemon: ThrowawayDaemon) -> None:
             with pytest.raises(ImmuredError) as caught:
                 late.run(["/bin/true"])
         assert caught.value.code == "stopping"
-        assert daemon.stop() == 0
+        assert daemon.stop() == 0  # by a second signal: see below
         thread.join(20)
 
 
 def test_a_second_signal_hurries(daemon: ThrowawayDaemon) -> None:
-    with daemon.client() as client:
+    stops_after(daemon, 50)
+    with daemon.client() as client, daemon.client() as late:
         thread = in_background(lambda: client.run(["/bin/sleep", "55"]))
         until(lambda: entries(daemon, "run.accepted"))
         assert daemon.process is not None
         daemon.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        until(lambda: late.status()["stopping"])  # or the two may be one
         began = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 30
         thread.join(20)
 
 

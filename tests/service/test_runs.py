@@ -15,7 +15,8 @@ from immured.errors import Refused
 from immured.isolation.abi import Cause, Stage
 from immured.isolation.messages import Failed
 from immured.wire.messages import Reply
-from tests.service.harness import Harness, serving, until
+from tests.descriptors import descriptors
+from tests.service.harness import Harness, closed_but, serving, until
 
 NONCE = b"n" * 16
 
@@ -505,11 +506,12 @@ def test_no_descriptor_is_left_of_a_run(tmp_path: Path) -> None:
     async def scenario(harness: Harness) -> None:
         client = harness.connect()
         await client.run("/bin/true")
-        before = len(os.listdir("/proc/self/fd"))
+        await until(lambda: len(harness.service.registry) == 0)
+        before = descriptors()
         for stream in (False, True):
             await client.run("/bin/cat", stdin=b"x", stream=stream)
             await client.run("/bin/cat", limits={"wall": "1000h"})
-        assert len(os.listdir("/proc/self/fd")) == before
+        await closed_but(before)
 
     serving(tmp_path, scenario)
 

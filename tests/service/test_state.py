@@ -13,7 +13,8 @@ import pytest
 from immured.errors import ConfigurationError
 from immured.identity.keyring import Role
 from immured.ledger import Ledger
-from immured.service.state import Paths, init_state, load_state, publish_key, read_manifests
+from immured.service.manifest_files import ManifestFiles, check_own
+from immured.service.state import Paths, init_state, load_state, publish_key
 from immured.wire.keys import PrivateKey, PublicKey
 
 
@@ -59,7 +60,7 @@ def test_everything_has_its_mode_whatever_the_umask(tmp_path: Path, name: str, w
 
 def test_the_admin_key_is_the_one_key_in_the_keyring(paths: Paths) -> None:
     [record] = load_state(paths.root).keyring
-    assert record.role is Role.ADMIN
+    assert record.role == Role.ADMIN
     assert record.public == PrivateKey.from_pem(paths.admin_key.read_bytes()).public
 
 
@@ -72,9 +73,13 @@ def test_a_new_ledger_can_be_opened(paths: Paths) -> None:
         assert [entry.type for entry in ledger.replay()] == ["ledger.created"]
 
 
-def test_the_built_in_manifest_is_loaded_and_signed(paths: Paths) -> None:
-    state = load_state(paths.root)
-    assert state.default.digest in state.manifests
+def test_every_built_in_manifest_is_there_and_signed(paths: Paths) -> None:
+    state, files = load_state(paths.root), ManifestFiles(paths.manifests)
+    assert {f"sha256:{stem}" for stem in files.stems()} == set(state.classes.values())
+    assert state.classes["default"] == state.default.digest
+    for stem in files.stems():
+        copy = files.read(stem, detached=False)
+        check_own(stem, copy.raw, copy.own, [state.key.public])
 
 
 def test_a_directory_with_anything_in_it_is_left_alone(tmp_path: Path) -> None:
@@ -132,26 +137,6 @@ def test_a_configuration_that_others_may_write_is_refused(paths: Paths) -> None:
 def test_a_damaged_keyring_is_refused(paths: Paths) -> None:
     paths.keyring.write_text("{")
     assert code(lambda: load_state(paths.root)) == "keyring_damaged"
-
-
-def manifest_of(paths: Paths) -> Path:
-    return next(paths.manifests.glob("*.toml"))
-
-
-def test_a_changed_manifest_is_refused(paths: Paths) -> None:
-    with manifest_of(paths).open("ab") as file:
-        file.write(b"\n# changed\n")
-    assert code(lambda: load_state(paths.root)) == "manifest_damaged"
-
-
-def test_a_manifest_that_another_key_signed_is_refused(paths: Paths) -> None:
-    other = PrivateKey.generate().public
-    assert code(lambda: read_manifests(paths, other)) == "manifest_damaged"
-
-
-def test_a_manifest_without_its_signature_is_refused(paths: Paths) -> None:
-    manifest_of(paths).with_suffix(".sig").unlink()
-    assert code(lambda: load_state(paths.root)) == "manifest_damaged"
 
 
 def test_the_daemons_key_is_published_beside_any_socket(paths: Paths, tmp_path: Path) -> None:

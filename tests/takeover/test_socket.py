@@ -45,7 +45,7 @@ NAMES = itertools.count()
 
 
 def cgroup(tenant: bytes, sandbox: bytes) -> Step:
-    return Step(Op.CGROUP, (0, 0, 0, 0, 0), (tenant, sandbox))
+    return Step(Op.CGROUP, (0, 0, 0, 0, 0, 0), (tenant, sandbox))
 
 
 def steps(**changes: Step | Sequence[Step] | None) -> list[Step]:
@@ -356,7 +356,7 @@ def descriptor(kind: str, launcher: Takeover) -> Iterator[int]:
         "a terminal": lambda: os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY),
         "a process": lambda: os.pidfd_open(launcher.process.pid),
         "the control socket": lambda: os.dup(launcher.sock.fileno()),
-        "the wardens' socket": lambda: os.dup(launcher.ends.fileno()),
+        "the wardens' socket": lambda: os.dup(launcher.ends.fileno() if launcher.ends else -1),
         "a packet socket": lambda: os.dup(sockets[0].fileno()),
         "a poll": lambda: os.dup(poll.fileno()),
         "an event": lambda: os.eventfd(0) if hasattr(os, "eventfd") else os.open("/dev/zero", os.O_RDONLY),
@@ -610,15 +610,16 @@ def test_more_runs_than_cells_wait_and_none_shares_a_cell(launcher: Takeover) ->
 
 def sleeping() -> list[int]:
     """The uid of each payload that sleeps."""
-    return [entry.stat().st_uid for entry in Path("/proc").iterdir() if entry.name.isdigit() and _is_sleeper(entry)]
+    owners = [_sleepers_uid(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [uid for uid in owners if uid is not None]
 
 
-def _is_sleeper(entry: Path) -> bool:
-    try:
-        ours = SLOT_BASE <= entry.stat().st_uid < SLOT_BASE + SLOTS * 65536
-        return ours and (entry / "cmdline").read_bytes() == b"/bin/sleep\x001000\0"
-    except OSError:
-        return False
+def _sleepers_uid(entry: Path) -> int | None:
+    with contextlib.suppress(OSError):  # it may end while it is looked at
+        uid = entry.stat().st_uid
+        if SLOT_BASE <= uid < SLOT_BASE + SLOTS * 65536 and (entry / "cmdline").read_bytes() == b"/bin/sleep\x001000\0":
+            return uid
+    return None
 
 
 def packet(kind: int, length: int, number: int = 1, body: bytes = b"") -> bytes:
@@ -679,7 +680,7 @@ def test_a_sandbox_cannot_be_named_twice_at_a_time(launcher: Takeover) -> None:
         sleeper = Step(Op.EXEC, (2,), (b"/", b"/bin/sleep", b"1000"))
         first = launcher.prepare(connection, pack(steps(cgroup=cgroup(b"t", b"mine"), exec=sleeper)))
         launcher.go(first)
-        assert eventually(lambda: any(_is_sleeper(entry) for entry in Path("/proc").iterdir()))
+        assert eventually(lambda: bool(sleeping()))
         second, written = launcher.try_run(connection, pack(steps(cgroup=cgroup(b"t", b"mine"))))
         assert (second.failed.stage, written) == (Stage.CGROUP, b"")
         launcher.kill(first)

@@ -14,11 +14,12 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from immured.wire.envelope import encode_envelope, pae, seal
+from immured.wire.certificate import CERTIFICATE
+from immured.wire.envelope import decode_envelope, encode_envelope, pae, seal
 from immured.wire.frames import encode_frame
 from immured.wire.keys import PrivateKey
 from immured.wire.messages import COMMAND, HELLO, REPLY, Command, Hello, Receipt, Reply, data_body
@@ -29,6 +30,7 @@ HERE = Path(__file__).resolve().parent / "wire"
 ALICE, BOB, DAEMON = (PrivateKey(bytes([byte]) * 32) for byte in (0xA1, 0xB0, 0xDA))
 NOW = 1_790_000_000_000
 NONCE = bytes(range(16))
+BAD: Final = "bad_certificate"
 
 
 def keys() -> dict[str, Any]:
@@ -302,6 +304,78 @@ def commands() -> dict[str, Any]:
     }
 
 
+def certificates() -> dict[str, Any]:
+    """alice is in the keyring; bob and the rest are certified."""
+    carol, dora, emil, fritz = (PrivateKey(bytes([byte]) * 32) for byte in (0xCA, 0xD0, 0xE1, 0xF0))
+
+    def link(issuer: PrivateKey, subject: PrivateKey, name: str, **changes: object) -> bytes:
+        fields: dict[str, object] = {
+            "v": 1, "public": subject.public.raw, "name": name, "nonce": NONCE, "nbf": NOW, "exp": NOW + 3_600_000,
+            "permissions": ["run", "status"], "depth": 0,
+        }  # fmt: skip
+        payload = pack({key: value for key, value in (fields | changes).items() if value is not None})
+        return seal(CERTIFICATE, payload, [issuer])
+
+    def case(
+        name: str, *chain: bytes, now: int = NOW, end: PrivateKey | None = None, error: str = ""
+    ) -> dict[str, Any]:
+        said = {"error": error} if error else {"key": (end or BOB).id, "root": ALICE.id}
+        return {"name": name, "now_ms": now, "chain": [body.hex() for body in chain], **said}
+
+    plain = link(ALICE, BOB, "agent")
+    down = [
+        link(ALICE, BOB, "b", depth=3), link(BOB, carol, "c", depth=2), link(carol, dora, "d", depth=1),
+        link(dora, emil, "e"),
+    ]  # fmt: skip
+    everything = link(
+        ALICE, BOB, "agent-7", depth=1, tenants=["acme"], projects=["web"], classes=["default"],
+        labels={"team": "red"}, commands=5, sub="user:7", aud=["fleet", DAEMON.id],
+    )  # fmt: skip
+    envelope = decode_envelope(plain)
+    bad: list[tuple[str, dict[str, object]]] = [
+        ("without a permission", {"permissions": []}),
+        ("a pattern for a permission", {"permissions": ["sandbox.*"]}),
+        ("a permission twice", {"permissions": ["run", "run"]}),
+        ("longer than 30 days", {"exp": NOW + 2_592_000_001}),
+        ("no time at all", {"exp": NOW}),
+        ("a depth of 4", {"depth": 4}),
+        ("without a depth", {"depth": None}),
+        ("an empty list", {"tenants": []}),
+        ("a key of small order", {"public": (1).to_bytes(32, "little")}),
+        ("version 2", {"v": 2}),
+        ("for no command", {"commands": 0}),
+    ]
+    return {
+        "about": "Chains sent to the daemon of the key `daemon` (audiences: its id, and `fleet`), whose keyring has"
+        " alice alone: the key that then acts and the one whose rights it has, or the code that refuses the last link.",
+        "cases": [
+            case("one link", plain),
+            case("everything", everything),
+            case("four links", *down, end=emil),
+            case("renewed", plain, link(ALICE, BOB, "agent", exp=NOW + 7_200_000)),
+            case("the first moment", plain, now=NOW - 60_000),
+            case("before the first moment", plain, now=NOW - 60_001, error="certificate_not_yet_valid"),
+            case("the last moment", plain, now=NOW + 3_599_999),
+            case("after the last moment", plain, now=NOW + 3_600_000, error="certificate_expired"),
+            case("by a stranger", link(carol, BOB, "agent"), error="unknown_key"),
+            case("five links", *down[:3], link(dora, emil, "e", depth=3), link(emil, fritz, "f"), error=BAD),
+            case("deeper than it may", plain, link(BOB, carol, "c"), error=BAD),
+            case("of a key of the keyring", link(ALICE, ALICE, "me"), error=BAD),
+            case("around", down[0], down[1], link(carol, BOB, "b"), error=BAD),
+            case("another sub", everything, link(BOB, carol, "c", sub="user:8"), error=BAD),
+            case("for another daemon", link(ALICE, BOB, "agent", aud=["other"]), error="wrong_audience"),
+            case("unsigned", encode_envelope(CERTIFICATE, envelope.payload), error="unsigned"),
+            case("two signatures", seal(CERTIFICATE, envelope.payload, [ALICE, BOB]), error=BAD),
+            case("signed as a command", encode_envelope(CERTIFICATE, envelope.payload, [
+                (ALICE.id, ALICE.sign(pae(COMMAND, envelope.payload)))
+            ]), error="bad_signature"),
+            case("a name with a slash", link(ALICE, BOB, "a/b"), error=BAD),
+            case("an unknown field", link(ALICE, BOB, "agent", tenant="acme"), error="unknown_field"),
+            *(case(what, link(ALICE, BOB, "agent", **changes), error=BAD) for what, changes in bad),
+        ],
+    }  # fmt: skip
+
+
 def session() -> dict[str, Any]:
     """The worked example of docs/protocol.md."""
     hello = Hello(DAEMON.id, bytes(range(16, 32)), NOW, "0.1.0", {"frame": 1 << 20})
@@ -352,6 +426,7 @@ FILES: dict[str, Callable[[], dict[str, Any]]] = {
     "pae.json": pre_authentication,
     "envelopes.json": envelopes,
     "commands.json": commands,
+    "certificates.json": certificates,
     "session.json": session,
 }
 

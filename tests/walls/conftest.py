@@ -21,14 +21,21 @@ HERE = Path(__file__).parent
 PROBE = (HERE / "probe.py").read_text()
 
 
-@pytest.fixture(scope="package")
-def inside(client: Client) -> Iterator[dict[str, Any]]:
-    """What the probe got, with a host's abstract socket and an inheritable descriptor there to be found."""
+@pytest.fixture(scope="package", params=["run", "exec"])
+def inside(client: Client, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """What the probe got, with a host's abstract socket and an inheritable descriptor there to be found: as a run, and
+    as an exec in a sandbox that lives, where another was before it."""
     name = secrets.token_hex(8)
     with socket.socket(socket.AF_UNIX) as listener, open("/etc/hostname") as leaked:
         listener.bind("\0" + name)
         listener.listen()
         os.set_inheritable(leaked.fileno(), True)
-        result = client.run(["/usr/bin/python3", "-", name], stdin=PROBE.encode())
+        argv = ["/usr/bin/python3", "-", name]
+        if request.param == "run":
+            result = client.run(argv, stdin=PROBE.encode())
+        else:
+            with client.sandbox() as sandbox:
+                sandbox.exec(["/bin/true"])
+                result = sandbox.exec(argv, stdin=PROBE.encode())
         assert result.exit_code == 0, result.stderr.decode()
         yield json.loads(result.stdout)

@@ -19,7 +19,7 @@ from typing import Final
 
 from immured.host.syscalls import landlock_abi
 from immured.isolation import abi, messages
-from immured.isolation.abi import Cause, Message, Op
+from immured.isolation.abi import BindFlag, Cause, Message, Op, PlanKind
 from immured.isolation.landlock import landlock_steps
 from immured.isolation.messages import Exited, Failed
 from immured.isolation.plan import Step
@@ -61,6 +61,7 @@ class Wish:
     pids: int = 0
     quota_us: int = 0
     io_bps: int = 0
+    swap: int = 0
     tenant: str = "tests"
     sandbox: str = ""
     collect: Sequence[str] = ()
@@ -69,46 +70,71 @@ class Wish:
     loopback: bool = False
     rlimits: Sequence[tuple[int, int, int]] = ()
     cpus: int = 0
+    identity: int = abi.PAYLOAD_ID
     umask: int = 0o022
     program: bytes = ALLOW_ALL
     explained: bytes = b""
     halt: bool = False
+    pin: bool = False
+    terminal: tuple[int, int] | None = None
 
-    def packed(self) -> bytes:
-        """`struct imd_plan` and its steps."""
+    def packed(self, kind: PlanKind = PlanKind.RUN) -> bytes:
+        """`struct imd_plan` and its steps: those that a plan of this kind has. Of an EXEC `tenant` is the sandbox."""
         name = self.sandbox or f"run-{next(_NUMBERS)}"
-        words = [one.encode() if isinstance(one, str) else one for one in self.argv]
         steps = [
             Step(Op.DEADLINES, (int(self.wall_s * 1e9), int(self.cpu_s * 1e9), int(self.kill_on_pids))),
             Step(
                 Op.CGROUP,
-                (self.memory, self.pids, self.quota_us, 100_000 if self.quota_us else 0, self.io_bps),
+                (self.memory, self.pids, self.quota_us, 100_000 if self.quota_us else 0, self.io_bps, self.swap),
                 (self.tenant.encode(), name.encode()),
             ),
             *(Step(Op.COLLECT, (1 << 20,), (path.encode(),)) for path in self.collect),
+            *([Step(Op.TERMINAL, self.terminal)] if self.terminal else []),
+            *(self._mounted() if kind is not PlanKind.EXEC else ()),
+            *(
+                self._executed()
+                if kind is not PlanKind.SANDBOX
+                else [Step(Op.IDENTITY, (self.identity, self.identity))]
+            ),
+        ]
+        body = b"".join(step.pack() for step in steps)
+        head = struct.pack("=IHHII", abi.PLAN_MAGIC, abi.PROTOCOL_VERSION, kind, len(steps), 16 + len(body))
+        return head + body
+
+    def _mounted(self) -> list[Step]:
+        return [
             *([Step(Op.ROOTFS, (), (self.rootfs.encode(),))] if self.rootfs else []),
             *self.mounts,
             Step(Op.SEAL_ROOT),
             *([Step(Op.LOOPBACK)] if self.loopback else []),
+        ]
+
+    def _executed(self) -> list[Step]:
+        words = [one.encode() if isinstance(one, str) else one for one in self.argv]
+        return [
             *(Step(Op.RLIMIT, limit) for limit in self.rlimits),
             *([Step(Op.AFFINITY, (self.cpus, 0), (b"",))] if self.cpus else []),
             Step(Op.UMASK, (self.umask,)),
-            Step(Op.IDENTITY, (abi.PAYLOAD_ID, abi.PAYLOAD_ID)),
+            Step(Op.IDENTITY, (self.identity, self.identity)),
             Step(Op.DROP_CAPABILITIES),
             Step(Op.NO_NEW_PRIVS),
             *landlock_steps(landlock_abi(), network=self.loopback),
+            *([Step(Op.PIN)] if self.pin else []),
             Step(Op.SECCOMP, (), (self.program,)),
             *([Step(Op.EXPLAIN, (int(self.halt),), (self.explained,))] if self.explained else []),
             Step(Op.EXEC, (len(words),), (self.cwd.encode(), *words, *(one.encode() for one in self.env))),
         ]
-        body = b"".join(step.pack() for step in steps)
-        return struct.pack("=4I", abi.PLAN_MAGIC, abi.PROTOCOL_VERSION, len(steps), 16 + len(body)) + body
 
 
-def bind(source: Path | str, target: Path | str | None = None, flags: int = 0) -> Step:
-    """A host path inside, at the same path unless `target` says where."""
+def bind(
+    source: Path | str, target: Path | str | None = None, flags: int = 0, *, beneath: Path | str | None = None
+) -> Step:
+    """A host path inside, at the same path unless `target` says where. `beneath`: what no link may lead it out of."""
     place = source if target is None else target
-    return Step(Op.BIND, (flags,), (os.fsencode(source), os.fsencode(place)))
+    strings = (os.fsencode(source), os.fsencode(place))
+    if beneath is None:
+        return Step(Op.BIND, (flags,), strings)
+    return Step(Op.BIND, (flags | BindFlag.BENEATH,), (*strings, os.fsencode(beneath)))
 
 
 def file(target: str, content: bytes, mode: int = 0o644) -> Step:
@@ -151,7 +177,7 @@ class Cell:
         *,
         slot: int = 0,
         controllers: int = 0,
-        open_timeout_ms: int = 5000,
+        open_timeout_ms: int = 30_000,
         grant_read: Sequence[Path] = (),
         grant_write: Sequence[Path] = (),
         park: bool = True,
@@ -168,8 +194,12 @@ class Cell:
             command = [str(harness), *map(str, arguments)]
             self.process = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
         if park:
-            kind, _, body, _ = self.hear()
-            assert kind == PARKED, messages.parse_failed(body)
+            try:
+                kind, _, body, _ = self.hear()
+                assert kind == PARKED, messages.parse_failed(body)
+            except BaseException:
+                self.close()
+                raise
 
     def __enter__(self) -> Cell:
         return self
@@ -188,8 +218,8 @@ class Cell:
             self.process.wait()
             raise
 
-    def say(self, kind: int, body: bytes = b"", fds: Sequence[int] = ()) -> None:
-        data = messages.HEADER.pack(kind, messages.HEADER.size + len(body), 1) + body
+    def say(self, kind: int, body: bytes = b"", fds: Sequence[int] = (), number: int = 1) -> None:
+        data = messages.HEADER.pack(kind, messages.HEADER.size + len(body), number) + body
         socket.send_fds(self.socket, [data], fds)
 
     def hear(self) -> tuple[int, int, bytes, list[int]]:
@@ -229,20 +259,23 @@ class Cell:
         if gate >= 0:
             os.close(gate)
 
-    def wait_for(self, name: str) -> None:
-        """Until a process of the payload's has this name (before exec: the warden's)."""
+    def wait_for(self, name: str) -> int:
+        """Until a process of the payload's has this name (before exec: the warden's); its number on the host."""
         deadline = time.monotonic() + PATIENCE_S
-        while name not in self._payload_names():
+        while True:
+            for process, one in self._payloads():
+                if one == name:
+                    return process
             if time.monotonic() > deadline:
                 raise TimeoutError(name)
             time.sleep(0.005)
 
-    def _payload_names(self) -> Iterator[str]:
+    def _payloads(self) -> Iterator[tuple[int, str]]:
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 status = (entry / "status").read_text()
                 if f"\nUid:\t{self.slot_base + abi.PAYLOAD_ID}\t" in status:
-                    yield status.split("\n", 1)[0].removeprefix("Name:\t")
+                    yield int(entry.name), status.split("\n", 1)[0].removeprefix("Name:\t")
 
     def kill(self, cause: Cause = Cause.KILLED) -> None:
         self.say(Message.KILL, struct.pack("=II", cause, 0))
@@ -271,6 +304,21 @@ class Cell:
             if isinstance(report, Failed):
                 return report
             return Run(report, *pipes.read_all(), files)
+
+    def attempt_pinned(self, wish: Wish, peer: Peer = Peer()) -> Run | Failed:
+        """`attempt` with a PIN: what is pinned is heard, and let go."""
+        with Pipes(b"") as pipes:
+            self.order(wish.packed(), pipes.theirs, peer)
+            pipes.close_theirs()
+            kind, _, body, fds = self.hear()
+            for fd in fds:
+                os.close(fd)
+            if kind == Message.FAILED:
+                return messages.parse_failed(body)
+            assert kind == Message.PINNED
+            self.go()
+            report, files = self.outcome()
+            return report if isinstance(report, Failed) else Run(report, *pipes.read_all(), files)
 
     def run(self, wish: Wish, peer: Peer = Peer(), stdin: bytes = b"") -> Run:
         """`attempt`, of what is expected to start."""
@@ -316,6 +364,13 @@ class Pipes:
     def close_theirs(self) -> None:
         while self.theirs:
             os.close(self.theirs.pop())
+
+    def wait_for(self, wanted: bytes) -> None:
+        """Until the payload has written this to its 1."""
+        deadline = time.monotonic() + PATIENCE_S
+        while wanted not in self._output[0]:
+            assert time.monotonic() < deadline, self._output
+            time.sleep(0.002)
 
     def read_all(self) -> tuple[bytes, bytes]:
         for thread in self._threads:

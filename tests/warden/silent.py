@@ -40,9 +40,16 @@ class SilentMount:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Whoever waits for an answer gets an error. Twice is once."""
+        if self._device < 0:
+            return
         self._libc.umount2(os.fsencode(self.at), MNT_FORCE | MNT_DETACH)
         self._server.join()
         os.close(self._device)
+        self._device = -1
 
     def _serve(self) -> None:
         try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
-from immured.isolation.abi import Cause, Controller, Measured
-from tests.warden.cell import Cell, Wish, python
+from immured.isolation.abi import Cause, Controller, Measured, Message
+from tests.warden.cell import Cell, Pipes, Wish, python
 
 pytestmark = pytest.mark.needs_cgroup2
 
@@ -78,6 +79,20 @@ def test_the_share_of_a_processor_is_held(cell: Cell) -> None:
     outcome = cell.run(Wish(["sh", "-c", "while :; do :; done"], wall_s=2, quota_us=20_000)).outcome
     assert outcome.cause is Cause.TIMEOUT
     assert outcome.cpu_user_ns + outcome.cpu_system_ns < outcome.wall_ns // 2
+
+
+@pytest.mark.parametrize("swap", [0, 3 * MIB])
+def test_swap_is_what_the_plan_says(cell: Cell, subtree: Path, swap: int) -> None:
+    with Pipes(b"") as pipes:
+        cell.order(Wish(["true"], memory=64 * MIB, swap=swap, sandbox="swapping", pin=True).packed(), pipes.theirs)
+        pipes.close_theirs()
+        kind, _, _, fds = cell.hear()  # everything is in place by then, and nothing runs yet
+        assert kind == Message.PINNED
+        for fd in fds:
+            os.close(fd)
+        assert int((subtree / "tenants/tests/swapping/memory.swap.max").read_text()) == swap
+        cell.go()
+        cell.outcome()
 
 
 def test_a_rate_of_disk_traffic_is_accepted(cell: Cell) -> None:

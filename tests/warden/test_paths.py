@@ -327,7 +327,7 @@ def test_a_path_that_never_answers_ends_its_own_run(cells: Callable[..., Cell], 
 
 def test_an_opener_that_cannot_be_killed_holds_nobody_up(cells: Callable[..., Cell], place: Path) -> None:
     """Its request was taken, and is never answered: the warden leaves it, and goes."""
-    cell = cells(open_timeout_ms=300)
+    cell = cells(open_timeout_ms=5000)
     stuck = directory(place / "stuck", ALICE.uid)
     with SilentMount(stuck, uid=ALICE.uid) as silent:
         failed = cell.refused(shell("true", bind(stuck / "x")), ALICE)
@@ -337,7 +337,7 @@ def test_an_opener_that_cannot_be_killed_holds_nobody_up(cells: Callable[..., Ce
 
 
 def test_a_maker_of_mounts_that_cannot_be_killed_holds_nobody_up(cells: Callable[..., Cell], place: Path) -> None:
-    cell = cells(open_timeout_ms=300)
+    cell = cells(open_timeout_ms=5000)
     mine = directory(place / "mine", ALICE.uid)
     with SilentMount(directory(mine / "stuck", ALICE.uid), uid=ALICE.uid) as silent:
         hide = Step(Op.HIDE, (), (b"/mine/stuck/x",))
@@ -354,7 +354,7 @@ def test_a_payload_that_cannot_be_killed_holds_its_answer_up_for_a_bounded_time(
     mine = directory(place / "mine", ALICE.uid)
     null = os.open("/dev/null", os.O_RDWR)
     with SilentMount(directory(mine / "stuck", ALICE.uid), uid=ALICE.uid) as silent:
-        wish = shell("cat /m/stuck/x", bind(mine, "/m"), wall_s=0.5)
+        wish = shell("cat /m/stuck/x", bind(mine, "/m"), wall_s=5.0)
         cell.order(wish.packed(), [null] * 3, ALICE)
         cell.go()
         report, _ = cell.outcome()
@@ -365,7 +365,7 @@ def test_a_payload_that_cannot_be_killed_holds_its_answer_up_for_a_bounded_time(
 
 
 def test_a_working_directory_that_cannot_be_left_is_told(cells: Callable[..., Cell], place: Path) -> None:
-    cell = cells(open_timeout_ms=300)
+    cell = cells(open_timeout_ms=5000)
     mine = directory(place / "mine", ALICE.uid)
     null = os.open("/dev/null", os.O_RDWR)
     with SilentMount(directory(mine / "stuck", ALICE.uid), uid=ALICE.uid) as silent:
@@ -457,6 +457,65 @@ def test_of_a_granted_tree_of_roots_only_what_anybody_may_read_is_read(cells: Ca
     cell = cells(grant_read=[models])
     run = cell.run(shell("cat /m/secret", bind(models, "/m", BindFlag.GRANTED)), ALICE)
     assert b"Permission denied" in run.stderr
+
+
+# --- beneath a directory that the manifest's author named ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mine", "link", "./mine", "/mine"])
+def test_a_path_beneath_its_directory_is_opened(cell: Cell, place: Path, name: str) -> None:
+    text(directory(directory(place / "in", ALICE.uid) / "mine", ALICE.uid) / "note", ALICE.uid)
+    (place / "in" / "link").symlink_to("mine")
+    found = bind(f"{place}/in/{name}", "/m", beneath=place / "in")
+    assert cell.run(shell("cat /m/note", found), ALICE).succeeded() == "content\n"
+
+
+WAYS_OUT: dict[str, Callable[[Path], None]] = {
+    "an absolute link": lambda mine: mine.symlink_to("/usr"),
+    "an absolute link to what lies beneath": lambda mine: mine.symlink_to(mine.parent / "good"),
+    "a link that climbs": lambda mine: mine.symlink_to("../out"),
+    "a link that climbs and comes back": lambda mine: mine.symlink_to("../in/good"),
+    "a magic link": lambda mine: mine.symlink_to("/proc/self/root"),
+}
+
+
+@pytest.mark.parametrize("flags", [BindFlag(0), BindFlag.WRITE, BindFlag.GRANTED, BindFlag.LAYER])
+@pytest.mark.parametrize("way", WAYS_OUT)
+def test_no_link_leads_out_of_its_directory(cells: Callable[..., Cell], place: Path, way: str, flags: BindFlag) -> None:
+    directory(directory(place / "in", ALICE.uid) / "good", ALICE.uid)
+    directory(place / "out", ALICE.uid)
+    WAYS_OUT[way](place / "in" / "mine")
+    for source in ("mine", "mine/x"):
+        cell = cells(grant_read=[place], grant_write=[place])
+        failed = cell.refused(shell("true", bind(place / "in" / source, "/m", flags, beneath=place / "in")), ALICE)
+        assert (failed.stage, failed.errno) == (Stage.OPEN, errno.EXDEV)
+
+
+def test_a_link_above_its_directory_is_the_authors(cell: Cell, place: Path) -> None:
+    text(directory(directory(place / "real", ALICE.uid) / "mine", ALICE.uid) / "note", ALICE.uid)
+    (place / "in").symlink_to("real")
+    found = bind(place / "in" / "mine", "/m", beneath=place / "in")
+    assert cell.run(shell("cat /m/note", found), ALICE).succeeded() == "content\n"
+
+
+@pytest.mark.parametrize("granted", ["", "in", "in/mine", "in/mine/deep"])
+def test_a_grant_and_a_directory_both_hold(cells: Callable[..., Cell], place: Path, granted: str) -> None:
+    deep = directory(directory(directory(place / "in", ALICE.uid) / "mine", ALICE.uid) / "deep", ALICE.uid)
+    text(deep / "note", ALICE.uid)
+    cell = cells(grant_read=[place / granted])
+    found = bind(deep, "/m", BindFlag.GRANTED, beneath=place / "in" / "mine")
+    assert cell.run(shell("cat /m/note", found), ALICE).succeeded() == "content\n"
+
+
+def test_a_directory_itself_may_be_named(cell: Cell, place: Path) -> None:
+    text(directory(place / "in", ALICE.uid) / "note", ALICE.uid)
+    found = bind(place / "in", "/m", beneath=place / "in")
+    assert cell.run(shell("cat /m/note", found), ALICE).succeeded() == "content\n"
+
+
+def test_a_directory_that_is_not_there_is_passed_over_where_it_may_be(cell: Cell, place: Path) -> None:
+    found = bind(place / "in" / "mine", "/m", BindFlag.OPTIONAL, beneath=place / "in")
+    assert cell.run(shell("test -e /m || echo none", found), ALICE).succeeded() == "none\n"
 
 
 # --- places inside ---------------------------------------------------------------------------------------------------

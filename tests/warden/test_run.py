@@ -15,7 +15,7 @@ import pytest
 from immured.isolation.abi import Cause, Measured, Op, Stage
 from immured.isolation.messages import Exited, Failed
 from immured.isolation.plan import Step
-from tests.warden.cell import Cell, Pipes, Run, Wish, file, python
+from tests.warden.cell import ALLOW_ALL, Cell, Pipes, Run, Wish, file, python
 
 
 def test_output_and_status_of_a_program_come_back(cell: Cell) -> None:
@@ -52,6 +52,12 @@ def test_the_program_starts_where_the_plan_says(cell: Cell) -> None:
 
 def test_the_mask_for_new_files_is_the_plans(cell: Cell) -> None:
     assert cell.run(Wish(["sh", "-c", "umask"], umask=0o027)).succeeded().strip() in ("027", "0027")
+
+
+def test_as_few_open_files_as_a_manifest_may_say(cell: Cell) -> None:
+    wish = Wish(["/bin/cat", "/proc/self/limits"], rlimits=[(resource.RLIMIT_NOFILE, 4, 4)], explained=ALLOW_ALL)
+    [line] = [one for one in cell.run(wish).succeeded().splitlines() if one.startswith("Max open files")]
+    assert line.split()[3:5] == ["4", "4"]
 
 
 def test_limits_hold(cell: Cell) -> None:
@@ -378,6 +384,6 @@ def test_what_the_payload_may_not_read_does_not_come_back(cell: Cell) -> None:
 
 
 def test_files_come_back_after_a_timeout(cell: Cell) -> None:
-    run = cell.run(Wish(["sh", "-c", "echo partial > out; sleep 100"], wall_s=0.5, collect=["/tmp/out"]))
+    run = cell.run(Wish(["sh", "-c", "echo partial > out; sleep 100"], wall_s=2.0, collect=["/tmp/out"]))
     assert run.outcome.cause is Cause.TIMEOUT
     assert collected(run) == [b"partial\n"]

@@ -1,4 +1,4 @@
-"""docs/protocol.md says what is so."""
+"""docs/protocol.md and docs/ledger.md say what is so."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from immured.ledger import entry_types
+from immured.service.commands import load_commands
 from immured.wire import envelope, frames, messages, strict_msgpack
 from tests.wire.vectors import load
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+LEDGER = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
 SESSION = load("session.json")
 
 # What only an operator or a client's own side meets, never a reply.
@@ -28,6 +31,24 @@ def codes_in_use() -> set[str]:
 @pytest.mark.parametrize("code", sorted(codes_in_use() - NOT_ON_THE_WIRE))
 def test_every_error_that_is_raised_is_explained(code: str) -> None:
     assert f"`{code}`" in TEXT
+
+
+def commands_in_the_table() -> set[str]:
+    """A row's first cell is `family.verb`, and of the same family `.verb`, as many as there are."""
+    named = set()
+    for row in re.findall(r"^\| (`.*?) \|", TEXT.partition("## Commands")[2].partition("###")[0], re.MULTILINE):
+        first, *others = re.findall(r"`([a-z._]+)`", row)
+        named |= {first, *(first.partition(".")[0] + other for other in others)}
+    return named - {"cmd"}
+
+
+def test_the_table_of_commands_is_the_daemon_s() -> None:
+    assert commands_in_the_table() == set(load_commands())
+
+
+def test_the_ledger_s_table_has_every_type_of_entry() -> None:
+    written = {value for name, value in vars(entry_types).items() if name.isupper()}
+    assert written == set(re.findall(r"^\| `([a-z]+\.[a-z_]+)` \|", LEDGER, re.MULTILINE))
 
 
 @pytest.mark.parametrize("kind", [messages.HELLO, messages.COMMAND, messages.REPLY, messages.DATA])

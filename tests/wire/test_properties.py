@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from immured.errors import Refused
-from immured.wire.envelope import MAX_SIGNATURES, decode_envelope, encode_envelope, seal, verify
+from immured.wire.envelope import MAX_KEY_ID, MAX_SIGNATURES, decode_envelope, encode_envelope, seal, verify
 from immured.wire.frames import HEADER, MAX_FRAME, FrameReader, encode_frame
 from immured.wire.keys import PrivateKey
 from immured.wire.messages import COMMAND, parse_command, parse_data, parse_reply
@@ -181,6 +181,6 @@ def test_an_envelope_is_read_back_or_breaks_a_stated_bound(
     try:
         envelope = decode_envelope(encode_envelope(kind, payload, signatures))
     except Refused:
-        assert len(ids) > MAX_SIGNATURES or len(set(ids)) < len(ids)
+        assert len(ids) > MAX_SIGNATURES or len(set(ids)) < len(ids) or max(map(len, ids)) > MAX_KEY_ID
     else:
         assert envelope.signatures == tuple(signatures)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from immured.errors import ConfigurationError, Refused
+from immured.identity.certificates import Chain, Presented
+from immured.identity.keyring import KeyRecord
 from immured.wire.envelope import decode_envelope, pae, verify
 from immured.wire.frames import FrameReader
 from immured.wire.keys import PrivateKey, PublicKey
@@ -123,6 +125,27 @@ def test_a_command_is_taken_or_refused(case: Case) -> None:
     except Refused as refused:
         error = refused.code
     assert error == case["error"]
+
+
+@cases("certificates.json")
+def test_a_chain_is_taken_or_its_last_link_refused(case: Case) -> None:
+    alice = KeyRecord(KEYS["alice"].public, "alice", "runner", "2026-11-22T00:00:00Z")
+    presented = Presented()
+    bodies = [bytes.fromhex(body) for body in case["chain"]]
+
+    def add(body: bytes) -> Chain:
+        audiences = (KEYS["daemon"].id, "fleet")
+        return presented.add(decode_envelope(body), {alice.id: alice}.get, case["now_ms"], audiences)
+
+    for body in bodies[:-1]:
+        add(body)
+    if "error" in case:
+        with pytest.raises(Refused) as refused:
+            add(bodies[-1])
+        assert refused.value.code == case["error"]
+    else:
+        chain = add(bodies[-1])
+        assert (chain.public.id, chain.root) == (case["key"], case["root"])
 
 
 def test_the_worked_example_reads_as_the_document_says() -> None:

@@ -1,0 +1,1 @@
+"""Captured directories and change sets, against a live daemon."""

@@ -1,0 +1,46 @@
+"""Builds and runs `main.go`, which checks with golang.org/x/mod: Debian's golang-go and golang-golang-x-mod-dev."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+__all__ = ["go"]
+
+HERE = Path(__file__).resolve().parent
+GOPATH = "/usr/share/gocode"
+
+
+@functools.cache
+def program() -> Path:
+    """The program, built once and removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="immured-go-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    environment = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "HOME": str(folder),
+        "GOCACHE": str(folder / "cache"),
+        "GOPATH": GOPATH,
+        "GO111MODULE": "off",
+        "GOFLAGS": "",
+        "GOTOOLCHAIN": "local",
+        "CGO_ENABLED": "0",
+    }
+    built = folder / "check"
+    subprocess.run(["go", "build", "-o", str(built), "."], cwd=HERE, env=environment, check=True, timeout=300)
+    return built
+
+
+def go(*arguments: object, note: str = "", stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """What it says. `note` is put in a file, which is the last argument."""
+    with tempfile.NamedTemporaryFile(prefix="immured-note-") as file:
+        file.write(note.encode())
+        file.flush()
+        last = [file.name] if note else []
+        command = [str(program()), *map(str, arguments), *last]
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False)

@@ -1,0 +1,1 @@
+"""The corpus of manifests: README.md says what stands where."""

@@ -1,0 +1,1 @@
+"""Sandboxes held ready, each taken once."""
