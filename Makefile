@@ -1,4 +1,4 @@
-# make build | demo | test | bench | lint | clean. Each does all of its own set-up and is quick to repeat.
+# make build | demo | test | bench | soak | lint | wheels | install | uninstall | clean. Each does all of its own set-up and is quick to repeat.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
@@ -7,12 +7,16 @@ export VM_RUNNER ?= $(wildcard ../shared/vm/run-in-vm)
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-NATIVE := $(wildcard native/*.py native/core/*.c native/core/*.h native/core/*.pyx native/core/*.py native/launcher/*.c native/launcher/*.h \
+NATIVE := $(wildcard native/*.py native/core/*.c native/core/*.h native/core/*.pyx native/core/*.pxi native/core/*.py native/launcher/*.c native/launcher/*.h \
   native/client/*.c native/client/*.h native/client/*.def)
 # Two makes in one tree take turns.
 LOCKED = flock $(VENV)/.lock
 
-.PHONY: build demo test bench lint clean launcher-asan vm-test
+# The Python that the installed daemon runs under: one that every user can read.
+SYSTEM_PYTHON ?= /usr/bin/python3
+PREFIX ?= /usr/local
+
+.PHONY: build demo test bench soak lint wheels install uninstall clean launcher-asan vm-test
 .DELETE_ON_ERROR:
 
 build: $(VENV)/.native
@@ -32,11 +36,11 @@ $(VENV)/.native: $(NATIVE) $(VENV)/.installed
 	$(LOCKED) $(PY) native/client_build.py $(VENV)/bin/immure
 	@touch $@
 
-test: build $(VENV)/.system-test
-	@$(PY) scripts/run_tests.py
+test: build wheels $(VENV)/.system-test
+	@$(PY) -m scripts.run_tests
 
-vm-test: build $(VENV)/.system-test
-	@$(PY) scripts/run_tests.py --only-vm
+vm-test: build wheels $(VENV)/.system-test
+	@$(PY) -m scripts.run_tests --only-vm
 
 lint: build
 	$(VENV)/bin/ruff check .
@@ -48,6 +52,22 @@ demo: build
 # ARGS: --quick, --only NAME, ... (docs/performance.md)
 bench: build $(VENV)/.system-bench
 	@$(PY) -m bench $(ARGS)
+
+# What `install` installs, made or fetched; nothing of the system is touched, and `install` then needs no network.
+wheels:
+	@$(SYSTEM_PYTHON) scripts/install.py wheels
+
+# DESTDIR=... packages: nothing is started, no account made. docs/systemd.md
+install:
+	@$(SYSTEM_PYTHON) scripts/install.py install --prefix $(PREFIX) $(if $(DESTDIR),--destdir $(DESTDIR))
+
+# PURGE=1: the state directory, with its ledger and keys, and the account go too.
+uninstall:
+	@$(SYSTEM_PYTHON) scripts/install.py uninstall --prefix $(PREFIX) $(if $(DESTDIR),--destdir $(DESTDIR)) $(if $(PURGE),--purge)
+
+# ARGS: --minutes N (30 by default)
+soak: build
+	@$(PY) -m tests.soak $(ARGS)
 
 launcher-asan: $(VENV)/.system-build
 	$(PYTHON) native/launcher_build.py --sanitize .build/asan/immured-launcher
