@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,9 +16,12 @@ import pytest
 from immured.client.changes_questions import Change
 from immured.client.errors import Refusal
 from immured.client.sandbox import Sandbox
+from tests.held import Traced, asked_before_opening, traced
+from tests.patience import PATIENCE_S, until
 
 CALLER: Final = 4242
 OTHER: Final = 4243
+_COARSE: Final = 5  # CLOCK_REALTIME_COARSE
 
 
 def own(path: Path, uid: int = CALLER) -> None:
@@ -28,7 +34,8 @@ def own(path: Path, uid: int = CALLER) -> None:
 
 def later() -> None:
     """Past the tick of the clock that file times are taken from."""
-    time.sleep(0.02)
+    now = time.clock_gettime_ns(_COARSE)
+    until(lambda: time.clock_gettime_ns(_COARSE) > now)
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Captured:
 
     def once_free(self) -> dict[str, str]:
         """`kinds`, once a clerk that was killed, or left alone, is gone: it holds what it was at until then."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 return self.kinds()
@@ -87,6 +94,28 @@ class Captured:
             self.accept(*names, **options)
         assert tree(self.path) == before, caught.value
         return caught.value
+
+
+@contextlib.contextmanager
+def accepting(captured: Captured, accept: Callable[[], object] | None = None) -> Iterator[Traced]:
+    """The clerk that accepts its changes, "a.txt" among them, as it begins to look at them. It goes on as the test has
+    it go on; afterwards it is let go, and what comes of it is waited for: nothing, or a refusal."""
+
+    def work() -> None:
+        with contextlib.suppress(Exception):
+            (accept or captured.accept)()
+
+    worker = threading.Thread(target=work)
+    with asked_before_opening(captured.path / "a.txt") as asked:
+        worker.start()
+        found = asked.who(over=lambda: not worker.is_alive())
+        assert found, "it was refused before it was looked at"
+        pid, opened = found
+        with traced(pid) as clerk:
+            asked.let(opened)
+            asked.close()
+            yield clerk
+    worker.join()
 
 
 def tree(path: Path) -> dict[str, object]:

@@ -15,6 +15,7 @@ from immured.client.changes import AsyncChanges
 from immured.client.errors import Refusal
 from immured.client.throwaway import ThrowawayDaemon
 from tests.changes.project import CALLER, Captured
+from tests.patience import PATIENCE_S
 from tests.peers import connecting_as
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ def ask(
     """What a coroutine makes of the sandbox's changes, as the caller."""
 
     async def connected(work: Callable[[AsyncChanges], Awaitable[T]]) -> T:
-        async with AsyncClient(daemon.socket, ground / "changes.pem", daemon.daemon_key, timeout=60) as client:
+        async with AsyncClient(daemon.socket, ground / "changes.pem", daemon.daemon_key, timeout=PATIENCE_S) as client:
             return await work(client.at(captured.sandbox.id).changes)
 
     def run(work: Callable[[AsyncChanges], Awaitable[T]]) -> T:

@@ -15,6 +15,7 @@ import pytest
 from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
 from tests.changes.project import CALLER, Captured, own, tree
+from tests.patience import PATIENCE_S
 
 _AS_CALLER = f"""
 import encodings.unicode_escape, os, sys
@@ -35,7 +36,9 @@ class Typed:
 
     def __call__(self, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         whole = [sys.executable, "-c", _AS_CALLER, words[0], words[1], *self.options, *words[2:]]
-        done = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            whole, capture_output=True, text=True, check=False, timeout=PATIENCE_S, stdin=subprocess.DEVNULL
+        )
         assert done.returncode == status, done
         return done
 

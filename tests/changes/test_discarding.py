@@ -41,7 +41,7 @@ def test_room_is_free_again(captured: Captured) -> None:
 
 def test_not_while_something_runs(captured: Captured) -> None:
     captured.sh("echo 3 >> a.txt")
-    running = captured.sandbox.start(["/bin/sleep", "30"], cwd=str(captured.path))
+    running = captured.sandbox.start(["/bin/sleep", "600"], cwd=str(captured.path))
     with pytest.raises(Refusal) as caught:
         captured.sandbox.changes.discard()
     assert caught.value.code == "in_use"

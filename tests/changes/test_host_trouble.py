@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +11,8 @@ import pytest
 
 from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
-from tests.changes.project import CALLER, Captured, own, tree
+from tests.changes.project import CALLER, Captured, accepting, own, tree
+from tests.held import RENAMES
 
 
 @pytest.fixture
@@ -66,19 +64,18 @@ def test_a_file_system_that_became_read_only(confined: Captured, small: Path) ->
     assert confined.accept() == ["a.txt", "x"]
 
 
+@pytest.mark.parametrize("renamed", ["none", "some"])
 def test_who_accepts_goes_in_the_middle(
-    capture: Callable[..., Captured], daemon: ThrowawayDaemon, connect: Callable[[], Client]
+    capture: Callable[..., Captured], daemon: ThrowawayDaemon, connect: Callable[[], Client], renamed: str
 ) -> None:
     captured = capture()
-    captured.sh("for i in $(seq 1500); do echo new > f$i; done; echo new > a.txt")
+    captured.sh("for i in $(seq 40); do echo new > f$i; done; echo new > a.txt")
     before = tree(captured.path)
-    leaving = connect()
-    accepting = threading.Thread(target=lambda: _accept(leaving, captured))
-    accepting.start()
-    while accepting.is_alive() and not [one for one in os.listdir(captured.path) if one.startswith(".immured-")]:
-        time.sleep(0.001)
-    leaving.close()
-    accepting.join()
+    with connect() as leaving, accepting(captured, leaving.at(captured.sandbox.id).changes.accept) as clerk:
+        assert clerk.goes_on_until(
+            lambda call: call in RENAMES and (renamed == "none" or (captured.path / "f20").exists())
+        )
+        leaving.close()
     left = captured.once_free()
     assert not [one for one in os.listdir(captured.path) if one.startswith(".immured-")]
     if left:
@@ -87,8 +84,3 @@ def test_who_accepts_goes_in_the_middle(
     assert (captured.path / "a.txt").read_text() == "new\n"
     assert captured.kinds() == {}
     assert str(captured.path) not in "".join(one.read_text() for one in (daemon.state / "accepting").iterdir())
-
-
-def _accept(client: Client, captured: Captured) -> None:
-    with contextlib.suppress(Exception):
-        client.at(captured.sandbox.id).changes.accept()

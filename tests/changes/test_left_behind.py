@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from immured.client.errors import Refusal
 from immured.client.throwaway import ThrowawayDaemon
-from tests.changes.project import CALLER, Captured, tree
-from tests.changes.test_cut_off import clerks
+from tests.changes.project import CALLER, Captured, accepting, tree
+from tests.held import RENAMES
 
-_FILES = 1500
+_FILES = 40
+# In the order in which they come about: what goes, then what comes, by name.
+_MOMENTS: dict[str, Callable[[Path], bool]] = {
+    "the first rename": lambda path: not (path / "dir" / "b").exists(),
+    "half of them": lambda path: (path / "f20").exists(),
+    "the last rename": lambda path: (path / "f9").exists(),
+}
 
 
 def _records(daemon: ThrowawayDaemon, directory: Path) -> list[Path]:
@@ -27,47 +29,17 @@ def _staged(path: Path) -> list[str]:
     return [one for one in os.listdir(path) if one.startswith(".immured-")]
 
 
-def _cut_off(captured: Captured, daemon: ThrowawayDaemon) -> None:
-    """Ends sandbox and clerk in the middle of the renames."""
+@pytest.fixture(params=_MOMENTS)
+def left(capture: Callable[..., Captured], project: Path, request: pytest.FixtureRequest) -> dict[str, object]:
+    """How the project was before it was left half accepted: by a clerk that was killed after that, and its sandbox."""
+    before, captured, after = tree(project), capture(), _MOMENTS[request.param]
     captured.sh(f"for i in $(seq {_FILES}); do echo new > f$i; done; rm dir/b; echo new > a.txt")
-    over = threading.Event()
-
-    def kill() -> None:
-        found: list[int] = []
-        while not over.is_set() and not (found and _staged(captured.path)):
-            found = clerks(daemon)
-        while not over.is_set() and not (captured.path / "f9").exists():
-            pass
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    with contextlib.suppress(Refusal):
-        captured.accept()
-    over.set()
-    killer.join()
+    with accepting(captured) as clerk:
+        assert clerk.goes_on_until(lambda call: call in RENAMES and after(project))
+        clerk.kill()
     captured.sandbox.kill()
-
-
-@pytest.fixture
-def left(capture: Callable[..., Captured], daemon: ThrowawayDaemon, project: Path) -> dict[str, object]:
-    """How the project was before it was left half accepted."""
-    for _ in range(10):
-        for name in os.listdir(project):
-            if name.startswith("f"):
-                (project / name).unlink()
-        before = tree(project)
-        _cut_off(capture(), daemon)
-        if _staged(project) and (project / _staged(project)[0] / "journal").exists():
-            return before
-        captured = capture()
-        captured.rows()
-        captured.sandbox.kill()
-        (project / "a.txt").write_text("one\ntwo\n")
-        (project / "dir" / "b").write_text("b\n")
-    pytest.fail("no clerk was ever killed in the middle")
+    assert (project / _staged(project)[0] / "journal").exists()
+    return before
 
 
 def test_the_next_sandbox_undoes_it(

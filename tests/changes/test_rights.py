@@ -2,60 +2,56 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import pytest
-
 from immured.client.throwaway import ThrowawayDaemon
 from tests.changes.project import CALLER, Captured
+from tests.held import asked_before_opening
 from tests.launcher.harness import descendants
 
 _READS = 1 << 2 | 1 << 21  # CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN
 _CLEARS = _READS | 1 << 0 | 1 << 1 | 1 << 3  # and CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER
 
 
-def _statuses(daemon: ThrowawayDaemon, name: str) -> list[dict[str, str]]:
+def _status(process: int) -> dict[str, str]:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def _in_the_layer(daemon: ThrowawayDaemon, name: str) -> list[Path]:
+    """What bears that name in a layer, or in a layer over its directory, by the descriptors of who keeps them."""
     found = []
     for process in descendants(daemon.pid):
-        try:
-            if Path(f"/proc/{process}/comm").read_text().strip() == name:
-                lines = Path(f"/proc/{process}/status").read_text().splitlines()
-                found.append({key: value.strip() for key, _, value in (line.partition(":") for line in lines)})
-        except OSError:
-            continue
+        with contextlib.suppress(OSError):  # it ended while it was looked at
+            places = [Path(f"/proc/{process}/fd/{number}") for number in os.listdir(f"/proc/{process}/fd")]
+            found += [place / name for place in places if os.path.isdir(place) and os.path.exists(place / name)]
     return found
 
 
-def _while(
-    captured: Captured, work: Callable[[], object], daemon: ThrowawayDaemon, name: str
-) -> list[Mapping[str, str]]:
-    """How the clerk stood at every look, once it had its filter. One that was too quick to be looked at works again."""
+def _while(work: Callable[[], object], name: str, *opened: Path) -> list[Mapping[str, str]]:
+    """How the clerk stood at each of these that it opened while it worked."""
     seen: list[Mapping[str, str]] = []
-    for _ in range(10):
-        _lay(captured)
-        worker = threading.Thread(target=work)
+    worker = threading.Thread(target=work)
+    with asked_before_opening(*opened) as asked:
         worker.start()
-        while worker.is_alive():
-            seen += [one for one in _statuses(daemon, name) if one["Seccomp"] == "2"]
-        worker.join()
-        if seen:
-            return seen
-    pytest.fail(f"{name} was never seen")
+        while found := asked.who(over=lambda: not worker.is_alive()):
+            process, file = found
+            status = _status(process)
+            asked.let(file)
+            assert (status["Name"], status["Seccomp"]) == (name, "2")
+            seen.append(status)
+    worker.join()
+    assert seen
+    return seen
 
 
-def _lay(captured: Captured) -> None:
-    captured.python(
-        "import os\n"
-        "for i in range(14): open(f'x{i}', 'wb').write(os.urandom(1000000))\n"
-        "for i in range(3000): os.path.lexists(f'l{i}') and os.unlink(f'l{i}') or os.symlink('x', f'l{i}')"
-    )
-
-
-def test_the_clerk_for_changes_is_the_caller_and_may_read_besides(captured: Captured, daemon: ThrowawayDaemon) -> None:
-    seen = _while(captured, captured.accept, daemon, "immured-changes")
+def test_the_clerk_for_changes_is_the_caller_and_may_read_besides(captured: Captured) -> None:
+    captured.sh("echo 3 >> a.txt")
+    seen = _while(captured.accept, "immured-changes", captured.path / "a.txt")
     for one in seen:
         assert int(one["CapPrm"], 16) == _READS
         assert int(one["CapEff"], 16) & ~_READS == 0
@@ -65,15 +61,17 @@ def test_the_clerk_for_changes_is_the_caller_and_may_read_besides(captured: Capt
 
 
 def test_the_clerk_that_clears_a_layer_has_what_layers_take(captured: Captured, daemon: ThrowawayDaemon) -> None:
-    seen = _while(captured, captured.sandbox.changes.discard, daemon, "immured-changes")
+    captured.sh("mkdir rights-cleared; echo x > rights-cleared/x")
+    seen = _while(captured.sandbox.changes.discard, "immured-changes", *_in_the_layer(daemon, "rights-cleared"))
     assert all(int(one["CapPrm"], 16) == _CLEARS and one["NoNewPrivs"] == "1" for one in seen)
 
 
 def test_the_clerk_for_snapshots_is_the_daemons_user_and_may_read_besides(
     captured: Captured, daemon: ThrowawayDaemon
 ) -> None:
-    names = (f"rights{number}" for number in itertools.count())
-    seen = _while(captured, lambda: captured.sandbox.snapshot(next(names)), daemon, "immured-snapsho")
+    captured.sh("echo x > rights-saved")
+    held = _in_the_layer(daemon, "rights-saved")
+    seen = _while(lambda: captured.sandbox.snapshot("rights"), "immured-snapsho", *held)
     owner = str((daemon.state / "snapshots").stat().st_uid)
     for one in seen:
         assert int(one["CapPrm"], 16) == int(one["CapEff"], 16) == _READS
