@@ -3,6 +3,7 @@ means by the host around it (a home, a current directory, what exists) is asked 
 
 imported       what comes out of every importer, and what is asked of the host
 draft          a manifest in the making, with a finding for every part of the policy
+standing       where a command that is run at once stands
 view           a tool's list of mounts as a root, binds, tmpfs and what is hidden
 patterns       paths with `*` in them
 calls          another filter's calls as what a manifest allows and denies

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from immured.adapters.show import finding_lines
+from immured.adapters.standing import with_cwd
 from immured.cli.exits import status_of
 from immured.cli.flags import Flags
 from immured.cli.paths import wire_text
@@ -105,7 +106,7 @@ def codex(asked: Asked, words: tuple[str, ...]) -> None:
     if asks:
         imported = replace(imported, env={**imported.env, "CODEX_SANDBOX_NETWORK_DISABLED": "1"})
     cwd = os.path.realpath(said.values.get("--command-cwd", "."))
-    _run(client, asked, replace(imported, cwd=cwd), said.command, "Codex")
+    _run(client, asked, with_cwd(replace(imported, cwd=cwd), host), said.command, "Codex")
 
 
 @compat.command("srt", cls=Words, add_help_option=False)
@@ -127,7 +128,7 @@ def srt(asked: Asked, words: tuple[str, ...]) -> None:
     settings = DEFAULT if text is None else read_settings(text)
     imported = import_settings(settings, host)
     env = {name: value for name, value in host.environment.items() if name not in settings.unset}
-    _run(client, asked, imported, shell(said.command, host), "srt", env)
+    _run(client, asked, with_cwd(imported, host), shell(said.command, host), "srt", env)
 
 
 def _settings(given: str | None, host: Here) -> str | None:
