@@ -18,6 +18,7 @@ DONE = Exited(Cause.EXITED, ALL, os.CLD_EXITED, 3, wall_ns=1_400_000, cpu_user_n
 STEPS = (
     Step(Op.BIND, (0,), (b"/srv/data", b"/data")),
     Step(Op.EXEC, (1,), (b"/work", b"/bin/nothing")),
+    Step(Op.FILE, (0o644,), (b"/tmp/given", b"what is in it")),
 )
 
 
@@ -96,6 +97,10 @@ def test_killed_before_it_began_is_killed() -> None:
         (Stage.EXEC, 1, errno.E2BIG, "setup_failed", "/bin/nothing"),
         (Stage.CWD, 1, errno.ENOENT, "cwd_missing", "/work"),
         (Stage.MOUNT, 0, errno.ENOMEM, "setup_failed", "/srv/data"),
+        (Stage.FILE, 2, errno.EEXIST, "target_invalid", "/tmp/given"),
+        (Stage.FILE, 2, errno.EACCES, "target_invalid", "/tmp/given"),
+        (Stage.FILE, 2, errno.EROFS, "target_invalid", "/tmp/given"),
+        (Stage.FILE, 2, errno.ENOSPC, "setup_failed", "/tmp/given"),
     ],
 )
 def test_a_failure_has_its_code_and_its_path(stage: Stage, step: int, error: int, code: str, path: str) -> None:

@@ -58,12 +58,14 @@ def tree(base: Path) -> Iterator[Path]:
 def order(daemon: ThrowawayDaemon, key: Path) -> Order:
     """A run as the owner, with this [filesystem]."""
 
-    def order(argv: list[str], filesystem: dict[str, Any] | None = None, **more: Any) -> RunResult:
+    def order(
+        argv: list[str], filesystem: dict[str, Any] | None = None, files: dict[str, bytes] | None = None, **more: Any
+    ) -> RunResult:
         manifest = {"schema": 1, "name": "inline", "filesystem": filesystem or {}, **more}
 
         def work() -> RunResult:
             with daemon.client(key) as connected:
-                return connected.run(argv, manifest=manifest)
+                return connected.run(argv, manifest=manifest, files=files or {})
 
         result: RunResult = as_user(OWNER, work)
         return result
@@ -159,6 +161,26 @@ def test_private_directories_are_bounded_in_bytes_and_in_files(order: Order, wha
     )
     result = order([*python(program), place, what], {"tmpfs": ["/scratch"]}, limits={"disk": "8M"})
     assert result.stdout.decode() == f"{met}\n"
+
+
+# --- files that are put in -------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_put_in_over_nothing_that_is_there(order: Order, tree: Path) -> None:
+    own(tree / "kept", "the owner's\n")
+    result = order(["/bin/true"], {"write": [str(tree)]}, files={f"{tree}/kept": b"another's\n"})
+    assert result.failure is not None
+    assert (result.failure["code"], result.failure["path"]) == ("target_invalid", f"{tree}/kept")
+    assert "remove what is there" in str(result.failure["remedy"])
+    assert (tree / "kept").read_text() == "the owner's\n"
+
+
+def test_a_file_is_put_in_where_its_caller_may_make_one_alone(order: Order, tree: Path) -> None:
+    (own(tree / "closed")).chmod(0o555)
+    result = order(["/bin/true"], {"write": [str(tree)]}, files={f"{tree}/closed/new": b"x"})
+    assert result.failure is not None
+    assert (result.failure["code"], result.failure["path"]) == ("target_invalid", f"{tree}/closed/new")
+    assert "may make a file" in str(result.failure["remedy"])
 
 
 # --- noexec ----------------------------------------------------------------------------------------------------------

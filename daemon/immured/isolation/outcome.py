@@ -98,6 +98,13 @@ _PROCESSORS_GONE: Final = (
     "setup_failed",
     "name processors that are still there, and restart the daemon to have it count",
 )
+_FILE_CODES: Final = {
+    errno.EEXIST: ("target_invalid", "remove what is there, or name another place: `files` writes over nothing"),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
+        ("target_invalid", "name a place inside where the caller may make a file"),
+    ),
+}
 _SOURCES: Final = frozenset({Op.BIND, Op.CAPTURE})
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _BUSY: Final = frozenset({errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EMFILE, errno.ENFILE})
@@ -105,8 +112,8 @@ _BUSY: Final = frozenset({errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EMFILE
 
 def failure_fields(report: Failed, steps: Sequence[Step] = ()) -> dict[str, object]:
     """`code`, `stage`, `message`, `remedy`; and `errno`, `path` where there are such. For people and for programs."""
-    code, remedy = _code(report)
     step = steps[report.step] if report.step is not None and report.step < len(steps) else None
+    code, remedy = _code(report, step)
     path = _path(report, step)
     if report.stage is Stage.OPEN and report.errno == errno.EXDEV and step is not None and step.op in _SOURCES:
         return _led_out(report, step, path)
@@ -137,7 +144,7 @@ def _led_out(report: Failed, step: Step, path: str) -> dict[str, object]:
     }
 
 
-def _code(report: Failed) -> tuple[str, str]:
+def _code(report: Failed, step: Step | None) -> tuple[str, str]:
     if report.stage in _CODES:
         return _CODES[report.stage]
     if report.stage is Stage.OPEN:
@@ -148,6 +155,8 @@ def _code(report: Failed) -> tuple[str, str]:
         return _PROCESSORS if report.errno == errno.EBUSY else _PROCESSORS_GONE
     if report.stage is Stage.EXEC:
         return _exec_code(report.errno)
+    if step is not None and step.op is Op.FILE and report.errno in _FILE_CODES:
+        return _FILE_CODES[report.errno]
     if report.stage is Stage.SANDBOX:
         return "setup_failed", "`sandbox.show` says whether the sandbox lives; where it does, try again"
     if report.errno in _BUSY:
