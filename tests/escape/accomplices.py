@@ -21,16 +21,20 @@ EXCHANGE = """
 import ctypes, os, sys, time
 one, other = map(os.fsencode, sys.argv[1:3])
 libc = ctypes.CDLL(None, use_errno=True)
+def exchange():
+    if libc.renameat2(-100, one, -100, other, 2):
+        sys.exit(os.strerror(ctypes.get_errno()))
+exchange()
+os.write(1, b"x")
 while os.getppid() != 1:
     for _ in range(64):
-        if libc.renameat2(-100, one, -100, other, 2):
-            sys.exit(os.strerror(ctypes.get_errno()))
+        exchange()
         time.sleep(0.00005)
 """
 
 
 class Exchanging:
-    """A process of `uid` that exchanges two names, again and again, until the block is left."""
+    """A process of `uid` that exchanges two names, again and again, from the block's first moment until it is left."""
 
     def __init__(self, one: Path, other: Path, *, uid: int) -> None:
         self._names = (str(one), str(other))
@@ -39,7 +43,14 @@ class Exchanging:
     def __enter__(self) -> Self:
         argv = ["/usr/bin/python3", "-BEsS", "-c", EXCHANGE, *self._names]
         uid = self._uid
-        self._process = subprocess.Popen(argv, user=uid, group=uid, extra_groups=[], stdin=subprocess.DEVNULL, cwd="/")
+        null = subprocess.DEVNULL
+        self._process = subprocess.Popen(
+            argv, user=uid, group=uid, extra_groups=[], stdin=null, stdout=subprocess.PIPE, cwd="/"
+        )
+        assert self._process.stdout is not None
+        with self._process.stdout as said:
+            began = said.read(1) == b"x"
+        assert began, f"it never began: {self._process.wait()}"
         return self
 
     def __exit__(

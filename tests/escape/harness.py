@@ -17,11 +17,13 @@ from typing import Any, Final
 from immured import Client, RunResult
 from immured.errors import ImmuredError
 from tests.escape.catalogue import HERE, Idea
+from tests.patience import PATIENCE_S
 from tests.warden.cell import Cell, Peer, Run, Wish, bind, file
 
 ROOT: Final = HERE.parents[1]
 PLACE: Final = "/tmp/idea"
-PATIENCE_S: Final = 60
+WALL_S: Final = 100
+"""Less than the patience of who waits for the result."""
 CALLER: Final = 0x60000000 + os.getpid() % 0x10000
 """A uid that nobody on the host has: what it may do, it may do to the tests' own things alone."""
 
@@ -137,7 +139,7 @@ def as_exec(client: Client) -> Way:
 
 def in_sandbox(idea: Idea, scene: Scene, run: Way, loosened: Mapping[str, Any] | None = None) -> Outcome:
     """The idea in a sandbox. What is refused before it runs has the refusal's code for its cause."""
-    manifest = {"schema": 1, "name": "escape", "class": "default", "limits": {"wall": "20s"}}
+    manifest = {"schema": 1, "name": "escape", "class": "default", "limits": {"wall": f"{WALL_S}s"}}
     manifest = merged(manifest, idea.manifest)
     manifest = merged(manifest, scene.manifest)
     for source, target, write in scene.binds:
@@ -225,7 +227,7 @@ def without_filter(idea: Idea, scene: Scene, cell: Cell) -> Outcome:
     mounts = [bind(source, target, int(write)) for source, target, write in scene.binds]
     files = [file(f"{PLACE}/{name}", data, 0o755) for name, data in parts(idea).items()]
     limits = tuple((number, value, value) for number, value in scene.fence.get("rlimits", []))
-    wish = Wish(command(scene), mounts=[*mounts, *files], loopback=True, rlimits=limits, wall_s=20)
+    wish = Wish(command(scene), mounts=[*mounts, *files], loopback=True, rlimits=limits, wall_s=WALL_S)
     run = cell.attempt(wish, Peer(CALLER, CALLER), in_memfd=True)
     assert isinstance(run, Run), run
     return Outcome(run.stdout, run.stderr, run.outcome.cause.name.lower())

@@ -36,6 +36,7 @@ from tests.escape.accomplices import (
 )
 from tests.escape.catalogue import HERE, Idea
 from tests.escape.harness import CALLER, PLACE, Outcome, Scene, Verdict
+from tests.patience import PATIENCE_S
 from tests.warden.conftest import cgroup_mount
 
 __all__ = ["SCENES", "set_scene"]
@@ -375,7 +376,7 @@ def file_for_input(stage: Stage) -> Iterator[Scene]:
 def victim(stage: Stage) -> Iterator[Scene]:
     """A process of the caller's on the host."""
     with subprocess.Popen(
-        ["/bin/sleep", "60"], user=CALLER, group=CALLER, extra_groups=[], start_new_session=True
+        ["/bin/sleep", "600"], user=CALLER, group=CALLER, extra_groups=[], start_new_session=True
     ) as one:
         try:
 
@@ -383,7 +384,7 @@ def victim(stage: Stage) -> Iterator[Scene]:
                 said = outcome.said()
                 # An idea that cannot tell whether it ended somebody did so where nothing kept it from that.
                 must = stage.control and said is not None and said[0] == "contained"
-                return ("got", "the process") if said and ended(one, 60 if must else 0.1) else None
+                return ("got", "the process") if said and ended(one, PATIENCE_S if must else 0.1) else None
 
             yield Scene([str(one.pid)], after=look)
         finally:
@@ -499,11 +500,11 @@ def neighbour(stage: Stage) -> Iterator[Scene]:
     thread = threading.Thread(target=live)
     thread.start()
     try:
-        assert offered.wait(60)
+        assert offered.wait(PATIENCE_S)
         yield Scene([json.dumps({"name": name, **json.loads(told)})])
     finally:
         os.close(theirs)
-        thread.join(30)
+        thread.join(PATIENCE_S)
         os.close(ours)
 
 
@@ -613,10 +614,23 @@ def collects_a_pipe(stage: Stage) -> Iterator[Scene]:
 # --- races -----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Moved:
+    """`path`, a directory in `own`, which is exchanged for `link`; and root's closed one.
+
+    `real` is a descriptor of the directory: by name it cannot be told from the link.
+    """
+
+    own: Path
+    path: Path
+    link: Path
+    real: int
+    closed: Path
+
+
 @contextmanager
-def moving(stage: Stage, *, link: str | None = None) -> Iterator[tuple[Path, Path, Path]]:
-    """own, own/moving and root's closed directory: an accomplice who is the caller exchanges own/moving, a directory,
-    for a link to `link` (the closed one) and back, without end."""
+def to_be_moved(stage: Stage, *, link: str | None = None) -> Iterator[Moved]:
+    """Nothing moves yet. The link leads to `link`, or the closed directory."""
     stage.directory("closed", owner=0, mode=0o700)
     closed = stage.directory("closed/inner", owner=0)
     stage.file(closed / "secret", SECRET, owner=0)
@@ -624,53 +638,63 @@ def moving(stage: Stage, *, link: str | None = None) -> Iterator[tuple[Path, Pat
     path = stage.directory("own/moving")
     (own / "link").symlink_to(link or closed)
     os.chown(own / "link", CALLER, CALLER, follow_symlinks=False)
-    with Exchanging(path, own / "link", uid=CALLER):
-        yield own, path, closed
+    real = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield Moved(own, path, own / "link", real, closed)
+    finally:
+        os.close(real)
+
+
+@contextmanager
+def moving(stage: Stage, *, link: str | None = None) -> Iterator[Moved]:
+    """An accomplice who is the caller exchanges the two without end."""
+    with to_be_moved(stage, link=link) as moved, Exchanging(moved.path, moved.link, uid=CALLER):
+        yield moved
 
 
 @scene
 def race_read(stage: Stage) -> Iterator[Scene]:
-    with moving(stage) as (_, path, _):
-        yield Scene(["/mnt/moving"], [(path, "/mnt/moving", False)], rounds=ROUNDS)
+    with moving(stage) as moved:
+        yield Scene(["/mnt/moving"], [(moved.path, "/mnt/moving", False)], rounds=ROUNDS)
 
 
 @scene
 def race_write(stage: Stage) -> Iterator[Scene]:
-    with moving(stage) as (_, path, _):
-        yield Scene(["/mnt/moving"], [(path, "/mnt/moving", True)], rounds=ROUNDS)
+    with moving(stage) as moved:
+        yield Scene(["/mnt/moving"], [(moved.path, "/mnt/moving", True)], rounds=ROUNDS)
 
 
 @scene
 def race_root(stage: Stage) -> Iterator[Scene]:
     """Both directories could be a root, so that the idea could run in either."""
-    with moving(stage) as (own, path, closed):
-        if stage.control:
-            yield Scene(["/mnt/moving"], [(path, "/mnt/moving", False)], rounds=ROUNDS)
-            return
-        real = next(one for one in (path, own / "link", path) if not one.is_symlink())
-        for root in (real, closed):
+    with to_be_moved(stage) as moved:
+        for root in (moved.path, moved.closed):
             for name in ("dev", "proc", "tmp", "usr"):
                 (root / name).mkdir()
             for name in ("bin", "lib", "lib64"):
                 (root / name).symlink_to(f"usr/{name}")
-        filesystem = {"root": str(path), "read": ["/usr"]}
-        yield Scene([""], manifest={"filesystem": filesystem}, rounds=ROUNDS)
+        with Exchanging(moved.path, moved.link, uid=CALLER):
+            if stage.control:
+                yield Scene(["/mnt/moving"], [(moved.path, "/mnt/moving", False)], rounds=ROUNDS)
+            else:
+                filesystem = {"root": str(moved.path), "read": ["/usr"]}
+                yield Scene([""], manifest={"filesystem": filesystem}, rounds=ROUNDS)
 
 
 @scene
 def race_target(stage: Stage) -> Iterator[Scene]:
-    with moving(stage, link="../../dev") as (own, _, _):
+    with moving(stage, link="../../dev") as moved:
         data = stage.directory("data")
         stage.file(data / "immured-marker")
-        binds = [(own, "/mnt/own", True), (data, "/mnt/own/moving", True)]
+        binds = [(moved.own, "/mnt/own", True), (data, "/mnt/own/moving", True)]
         yield Scene(binds=binds, rounds=ROUNDS)
 
 
 @scene
 def race_tmpfs(stage: Stage) -> Iterator[Scene]:
-    with moving(stage, link="../../dev") as (own, _, _):
+    with moving(stage, link="../../dev") as moved:
         yield Scene(
-            binds=[(own, "/mnt/own", True)],
+            binds=[(moved.own, "/mnt/own", True)],
             manifest={"filesystem": {"tmpfs": ["/tmp", "/mnt/own/moving"]}},
             fence={"tmpfs": ["/mnt/own/moving"]},
             rounds=ROUNDS,
@@ -679,43 +703,44 @@ def race_tmpfs(stage: Stage) -> Iterator[Scene]:
 
 @scene
 def race_cwd(stage: Stage) -> Iterator[Scene]:
-    with moving(stage, link="/proc/1/cwd") as (own, _, _):
+    with moving(stage, link="/proc/1/cwd") as moved:
         cwd = "/mnt/own/moving"
-        binds = [(own, "/mnt/own", True)]
+        binds = [(moved.own, "/mnt/own", True)]
         yield Scene([cwd], binds, options={"cwd": cwd}, fence={"cwd": cwd}, rounds=ROUNDS)
 
 
 @scene
 def race_collect(stage: Stage) -> Iterator[Scene]:
-    with moving(stage, link="closed/secret") as (own, _, closed):
+    with moving(stage, link="closed/secret") as moved:
         # The exchanged are a file and a link here.
-        (own / "link-to-root").symlink_to(closed / "secret")
-        file = stage.file(own / "file")
+        (moved.own / "link-to-root").symlink_to(moved.closed / "secret")
+        file = stage.file(moved.own / "file")
         inside = f"/mnt/own/{file.name}"
 
         def look(outcome: Outcome) -> Verdict | None:
             back = reads_by_a_look_and_an_open(file) if stage.control else outcome.files.get(inside, b"")
             return ("got", "root's secret") if SECRET in back else None
 
-        with Exchanging(file, own / "link-to-root", uid=CALLER):
-            binds = [(own, "/mnt/own", True)]
+        with Exchanging(file, moved.own / "link-to-root", uid=CALLER):
+            binds = [(moved.own, "/mnt/own", True)]
             yield Scene(binds=binds, options={"collect": [inside]}, after=look, rounds=ROUNDS)
 
 
 @scene
 def race_files(stage: Stage) -> Iterator[Scene]:
-    with moving(stage) as (own, path, closed):
+    with moving(stage) as moved:
+        dropped = moved.closed / "dropped"
 
         def look(outcome: Outcome) -> Verdict | None:
             if stage.control:
-                writes_by_a_look_and_an_open(path, "dropped", until=closed / "dropped")
-            for name in ("moving", "link"):
-                with contextlib.suppress(OSError):
-                    (own / name / "dropped").unlink()
-            return ("got", "a file in root's directory") if (closed / "dropped").exists() else None
+                writes_by_a_look_and_an_open(moved.path, "dropped", until=dropped)
+            # Where it should be, it is removed for the next round: by a name it might be removed where it should not.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink("dropped", dir_fd=moved.real)
+            return ("got", "a file in root's directory") if dropped.exists() else None
 
         yield Scene(
-            binds=[(own, "/mnt/own", True)],
+            binds=[(moved.own, "/mnt/own", True)],
             options={"files": {"/mnt/own/moving/dropped": b"x"}},
             after=look,
             rounds=ROUNDS,

@@ -2,7 +2,7 @@
 
 Wall: cwd is looked up inside, as the payload, with no descriptor open; `..` ends at the root
 Meets: inside
-Ends: cwd_missing cwd_denied bad_argument
+Ends: cwd_missing bad_argument
 Scene: working_directory_by_descriptor
 Control: fence without descriptors
 Reference: CVE-2024-21626 (WORKDIR /proc/self/fd/7)

@@ -13,7 +13,7 @@ import sys
 
 from tests.escape.inside import got
 
-with subprocess.Popen([sys.argv[1], "60"]) as running:
+with subprocess.Popen([sys.argv[1], "600"]) as running:
     held = os.open(f"/proc/{running.pid}/exe", os.O_PATH)
     running.kill()
 os.close(os.open(f"/proc/self/fd/{held}", os.O_WRONLY))

@@ -17,6 +17,6 @@ import time
 from tests.escape.inside import got, holding
 
 holding()
-time.sleep(0.5)
+time.sleep(4)
 os.close(os.open(sys.argv[1], os.O_WRONLY))
 got("the file that took its place")

@@ -2,7 +2,7 @@
 
 Wall: files are collected as the payload, inside, without following links
 Meets: outside-decides
-Ends: path_denied path_missing root_owned path_kind target_invalid target_missing cwd_missing cwd_denied
+Ends: path_denied path_missing root_owned path_kind target_invalid cwd_missing
 Scene: race_collect
 Control: fence
 Reference: CVE-2018-15664 (docker cp)

@@ -2,7 +2,7 @@
 
 Wall: files are put in as the payload, inside, without following links
 Meets: outside-decides
-Ends: path_denied path_missing root_owned path_kind target_invalid target_missing cwd_missing cwd_denied
+Ends: path_denied path_missing root_owned path_kind target_invalid cwd_missing
 Scene: race_files
 Control: fence
 Reference: CVE-2018-15664, CVE-2019-14271 (docker cp)

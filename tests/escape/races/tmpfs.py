@@ -2,7 +2,7 @@
 
 Wall: places inside are found without following links
 Meets: EROFS EACCES EPERM
-Ends: path_denied path_missing root_owned path_kind target_invalid target_missing cwd_missing cwd_denied
+Ends: path_denied path_missing root_owned path_kind target_invalid cwd_missing
 Scene: race_tmpfs
 Control: fence
 Reference: CVE-2021-30465

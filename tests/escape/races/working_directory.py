@@ -2,7 +2,7 @@
 
 Wall: cwd is looked up inside, as the payload
 Meets: in-place
-Ends: path_denied path_missing root_owned path_kind target_invalid target_missing cwd_missing cwd_denied
+Ends: path_denied path_missing root_owned path_kind target_invalid cwd_missing
 Scene: race_cwd
 Control: fence
 Reference: CVE-2024-21626

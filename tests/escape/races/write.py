@@ -2,7 +2,7 @@
 
 Wall: a caller's path is opened as the caller, once; nothing of root's is writable
 Meets: refused
-Ends: path_denied path_missing root_owned path_kind target_invalid target_missing cwd_missing cwd_denied
+Ends: path_denied path_missing root_owned path_kind target_invalid cwd_missing
 Scene: race_write
 Control: fence
 Reference: CVE-2018-15664, CVE-2021-30465, CVE-2019-14271

@@ -14,7 +14,7 @@ from tests.escape.inside import got, system
 SEIZE = 0x4206
 child = os.fork()
 if child == 0:
-    time.sleep(5)
+    time.sleep(600)
     os._exit(0)
 system("ptrace", SEIZE, child, 0, 0)
 got("a tracee")

@@ -16,7 +16,7 @@ word = ctypes.create_string_buffer(b"before", 6)
 there = (ctypes.c_uint64 * 2)(ctypes.addressof(word), 6)
 child = os.fork()
 if child == 0:
-    time.sleep(5)
+    time.sleep(600)
     os._exit(0)
 system("process_vm_writev", child, there, 1, there, 1, 0)
 got("another's memory")
