@@ -3,6 +3,7 @@ ends in order. It never dies of them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -17,9 +18,11 @@ from tests.launcher.conftest import FLAGS, PARTS, SOURCES
 from tests.launcher.conftest import HERE as LAUNCHER
 from tests.launcher.harness import Broker, plan_for
 from tests.launcher.test_plans import mutated
+from tests.patience import PATIENCE_S
 
 ROUNDS = 60
 STARTS = 6
+LAST = 1 << 40  # the number of a run that is refused, when all before it was answered
 
 
 @pytest.fixture(scope="session")
@@ -46,44 +49,56 @@ def any_packet(rng: random.Random, connection: int, plan: bytes) -> bytes:
     return HEADER.pack(kind, max(length, 0), rng.randrange(1 << 64)) + body
 
 
-def drain(broker: Broker) -> int:
-    """Take what is answered at once; how many refusals that was."""
-    refused = 0
-    while True:
-        try:
-            packet = broker.receive(timeout=0.003)
-        except TimeoutError:
-            return refused
-        for fd in packet.fds:
-            os.close(fd)
-        refused += packet.type == Message.FAILED
+class Refused:
+    """How many refusals there were."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def take(self, broker: Broker, *, until: int | None = None) -> None:
+        """What is answered at once; or all until this run was answered, or the launcher's end (EOFError)."""
+        while True:
+            try:
+                packet = broker.receive(0.003 if until is None else PATIENCE_S)
+            except TimeoutError:
+                if until is None:
+                    return
+                raise
+            for fd in packet.fds:
+                os.close(fd)
+            self.count += packet.type == Message.FAILED
+            if packet.id == until and packet.type > Message.CONN:
+                return
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_no_bytes_and_no_descriptors_kill_the_launcher(program: Path, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     plan = plan_for("true")
-    refused = 0
+    refused = Refused()
     for start in range(STARTS):
         directory = tmp_path / str(start)
         directory.mkdir()
         broker = Broker(program, directory)
-        broker.ready()
         image, (gate, hold) = sealed_memfd("plan", plan), os.pipe()
-        client, told = broker.connect()
         try:
-            with client:
+            broker.ready()
+            client, told = broker.connect()
+            with client, contextlib.suppress(BrokenPipeError, ConnectionResetError, EOFError):
+                # It may end in order, as the status must say.
                 for _ in range(ROUNDS):
                     right = [broker.null, broker.null, broker.null, gate]
                     fds = rng.choice([right, right, [image, *right], [], [gate], [image] * 4, [broker.null] * 16])
                     broker.send(any_packet(rng, told.id, plan), fds)
-                    refused += drain(broker)
-        except (BrokenPipeError, ConnectionResetError, EOFError):
-            pass  # it ended in order, as the status must say
+                    refused.take(broker)
+                last = encode_prepare(LAST, told.id, plan[:-8], in_memfd=False)
+                broker.send(last, [broker.null, broker.null, broker.null, gate])
+            with contextlib.suppress(ConnectionResetError, EOFError):
+                refused.take(broker, until=LAST)
         finally:
             for fd in (image, gate, hold):
                 os.close(fd)
             broker.close()
         assert broker.process.returncode in (0, 1), broker.log.read_text()
         assert "Sanitizer" not in broker.log.read_text()
-    assert refused > 10 * STARTS, "hardly a packet was looked at"
+    assert refused.count > 10 * STARTS, "hardly a packet was looked at"

@@ -24,6 +24,7 @@ from immured.host import syscalls
 from immured.host.ids import BROKER_IDS
 from immured.service.state import init_state
 from tests.launcher.harness import descendants, eventually, name_of
+from tests.patience import PATIENCE_S, until
 from tests.takeover import as_broker
 
 ROOT = Path(__file__).parents[2]
@@ -54,17 +55,25 @@ def places() -> Iterator[tuple[Path, Path]]:
 def kin_named(daemon: ThrowawayDaemon, name: str) -> int:
     """One of its processes; cells that wait are made once it serves."""
 
+    found: list[int] = []
+
     def named() -> list[int]:
-        return [pid for pid in descendants(daemon.pid) if name_of(pid) == name]
+        found[:] = [pid for pid in descendants(daemon.pid) if name_of(pid) == name]
+        return found
 
-    assert eventually(lambda: bool(named()))
-    return named()[0]
+    until(named)
+    return found[0]
 
 
-def attempt(daemon: ThrowawayDaemon, *options: str) -> dict[str, int]:
-    launcher, warden = kin_named(daemon, "immured-launch"), kin_named(daemon, "immured-warden")
+def attempt(*options: str) -> dict[str, int]:
+    """Beside a daemon that nobody asks for anything, so that its launcher and its wardens stay the same."""
     name = secrets.token_hex(8)
-    with places() as (state, outside), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+    with (
+        ThrowawayDaemon() as quiet,
+        places() as (state, outside),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener,
+    ):
+        launcher, warden = kin_named(quiet, "immured-launch"), kin_named(quiet, "immured-warden")
         listener.bind("\0" + name)
         arguments = [str(state), str(launcher), str(warden), name, str(outside), *options]
         done = subprocess.run(
@@ -72,7 +81,7 @@ def attempt(daemon: ThrowawayDaemon, *options: str) -> dict[str, int]:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
             check=False,
         )
     assert done.returncode == 0, done.stderr
@@ -81,15 +90,15 @@ def attempt(daemon: ThrowawayDaemon, *options: str) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def as_root(daemon: ThrowawayDaemon) -> dict[str, int]:
+def as_root() -> dict[str, int]:
     """The control: the same attempts by the process as it was before the drop."""
-    return attempt(daemon, "--root")
+    return attempt("--root")
 
 
 @pytest.fixture(scope="module")
-def got(daemon: ThrowawayDaemon) -> dict[str, int]:
+def got() -> dict[str, int]:
     """What came of everything, in a broker that was taken over."""
-    return attempt(daemon)
+    return attempt()
 
 
 def test_nothing_that_was_tried_worked(got: dict[str, int]) -> None:
@@ -179,7 +188,7 @@ def test_keys_in_memory_are_not_an_equal_uids_to_read(daemon: ThrowawayDaemon, s
     )
     done = subprocess.run(
         ["/usr/bin/python3", "-c", program, str(daemon.pid), str(uid)],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=True,
     )  # fmt: skip
     assert done.stdout == ""
 
@@ -221,8 +230,14 @@ def test_nothing_that_root_opened_leads_further(daemon: ThrowawayDaemon) -> None
             name for name in directories if not opened[name] & O_PATH
         ]
 
-    eventually(lambda: not leading_further())
-    assert leading_further() == []
+    last: list[str] = []
+
+    def leads_nowhere() -> bool:
+        last[:] = leading_further()
+        return not last
+
+    eventually(leads_nowhere, PATIENCE_S)
+    assert last == []
 
 
 def held_open(pid: int) -> dict[str, int]:
@@ -245,7 +260,7 @@ def test_the_package_may_stand_where_only_root_can_read(tmp_path: Path) -> None:
         Path(made).chmod(0o711)
         state = Path(made, "state")
         environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        subprocess.run([sys.executable, "-m", "immured.cli", "init", "--state", state], check=True, timeout=60,
+        subprocess.run([sys.executable, "-m", "immured.cli", "init", "--state", state], check=True, timeout=PATIENCE_S,
                        capture_output=True)  # fmt: skip
         before = dict(os.environ)
         os.environ.update(environment)

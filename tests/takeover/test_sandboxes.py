@@ -4,6 +4,7 @@ refuse, and serve on.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -23,16 +24,18 @@ from immured.isolation.abi import Cause, Clerk, Message, Op, PlanKind, Stage
 from immured.isolation.messages import HEADER
 from immured.isolation.plan import Plan, Step
 from tests.launcher.harness import exec_plan
+from tests.patience import PATIENCE_S
 from tests.takeover.test_socket import SLOT_BASE, SLOTS, Takeover
 
 NUMBERS = itertools.count(1 << 32)
 FOR_EVER = (1 << 64) - 1
+LIFE_NS = 600 * 10**9  # of a sandbox: more than any test of it takes
 NUMBERS_OF_NOTE = (0, 1, 2, 3, 5, 40, 4096, 1 << 31, (1 << 32) - 1)
 
 
 def sandbox_plan(*mounts: Step, name: str) -> bytes:
     steps = (
-        Step(Op.DEADLINES, (60 * 10**9, 0, 0)),
+        Step(Op.DEADLINES, (LIFE_NS, 0, 0)),
         Step(Op.CGROUP, (0, 0, 0, 0, 0, 0), (b"t", name.encode())),
         *mounts,
         Step(Op.SEAL_ROOT),
@@ -58,9 +61,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Takeover]:
         cgroup=f"{cgroup2_mount()}/immured-takeover-s-{os.getpid()}",
         storage=state,
     )
-    broker.ready()
-    yield broker
-    broker.close()
+    with contextlib.closing(broker):
+        broker.ready()
+        yield broker
 
 
 @pytest.fixture
@@ -158,7 +161,7 @@ def test_a_clerk_on_nobodys_number_is_an_end_of_file(
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         launcher.send(messages.encode_ask(sandbox[0], clerk, connection), [theirs.fileno()])
         theirs.close()
-        ours.settimeout(20)
+        ours.settimeout(PATIENCE_S)
         assert ours.recv(100) == b""
         ours.close()
 
@@ -191,13 +194,13 @@ def test_a_flood_of_orders_is_obeyed_or_ends_its_own_sandbox(launcher: Takeover,
     other, _ = create(launcher)
     assert launcher.of_run(other).type == Message.CREATED
     flood = [
-        messages.encode_extend(other, 60 * 10**9),
+        messages.encode_extend(other, LIFE_NS),
         messages.encode_resize(other, 1, 1),
         messages.encode_signal(next(NUMBERS), 9, everybody=True),
         messages.encode_close_stdin(other),
         messages.encode_measure(other),
     ]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     for index in range(10_000):
         launcher.send(flood[index % len(flood)])
         assert time.monotonic() < deadline

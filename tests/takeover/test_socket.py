@@ -35,10 +35,11 @@ from immured.isolation.plan import UNLIMITED, Step
 from immured.isolation.sealed import sealed_memfd
 from tests.launcher.harness import Broker, Packet, descendants, eventually, gone
 from tests.launcher.test_plans import pack
+from tests.patience import PATIENCE_S
 
 PEER = 4321
-SLOT_BASE = 0x6200_0000
 SLOTS = 8
+SLOT_BASE = 0x6200_0000 + os.getpid() % 32 * 8 * SLOTS * 65536  # of this suite: another may run beside it
 ALLOW_ALL = struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000)
 GOT = b"got it"
 NAMES = itertools.count()
@@ -51,7 +52,7 @@ def cgroup(tenant: bytes, sandbox: bytes) -> Step:
 def steps(**changes: Step | Sequence[Step] | None) -> list[Step]:
     """An honest plan for the witness, with steps replaced, added (by a new name, at its place) or left out (None)."""
     whole: dict[str, Step | Sequence[Step] | None] = {
-        "deadlines": Step(Op.DEADLINES, (10**10, 0, 1)),
+        "deadlines": Step(Op.DEADLINES, (250 * 10**9, 0, 1)),
         "cgroup": cgroup(b"t", b"s-%d" % next(NAMES)),
         "collect": None,
         "rootfs": None,
@@ -112,9 +113,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Takeover]:
         program, directory, slot_base=SLOT_BASE, slot_count=SLOTS, cgroup=group, grant_read=[str(granted)]
     )
     broker.granted = granted  # type: ignore[attr-defined]
-    broker.ready()
-    yield broker
-    broker.close()
+    with contextlib.closing(broker):
+        broker.ready()
+        yield broker
 
 
 @pytest.fixture
@@ -128,9 +129,9 @@ def victim(tmp_path: Path) -> Iterator[Takeover]:
     """A launcher of one's own, for what ends it."""
     program = Path(immured.__file__).parent / "_native" / "immured-launcher"
     broker = Takeover(program, tmp_path, slot_base=SLOT_BASE + SLOTS * 65536, slot_count=SLOTS)
-    broker.ready()
-    yield broker
-    broker.close()
+    with contextlib.closing(broker):
+        broker.ready()
+        yield broker
 
 
 @contextlib.contextmanager
@@ -647,7 +648,7 @@ def test_a_breach_of_the_protocol_ends_the_launcher_and_all_that_it_ran(victim: 
         victim.honest()
         kin = descendants(victim.process.pid)
         victim.send(BREACHES[name])
-        assert victim.process.wait(30) == 1
+        assert victim.process.wait(PATIENCE_S) == 1
         assert eventually(lambda: all(gone(pid) for pid in kin))
 
 
@@ -658,7 +659,7 @@ def test_a_number_that_is_in_use_ends_it_too(victim: Takeover) -> None:
         first = victim.prepare(connection, plan)
         victim.go(first)
         victim.prepare(connection, plan, run=first)
-        assert victim.process.wait(30) == 1
+        assert victim.process.wait(PATIENCE_S) == 1
 
 
 def test_descriptors_where_none_belong_are_dropped(launcher: Takeover) -> None:
