@@ -13,6 +13,7 @@ import pytest
 
 from immured import Client, RunResult
 from immured.client.throwaway import ThrowawayDaemon
+from tests.patience import PATIENCE_S
 
 HERE = Path(__file__).parent
 LIBC = "import ctypes, os, socket, sys; libc = ctypes.CDLL(None, use_errno=True)\n"
@@ -184,7 +185,9 @@ def manifest(tmp_path: Path) -> Path:
 
 def immure(daemon: ThrowawayDaemon, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "immured.cli", "run", "--state", str(daemon.state), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ))
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=dict(os.environ)
+    )
 
 
 def test_the_command_line_says_what_was_refused_when_the_command_failed(daemon: ThrowawayDaemon) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +23,7 @@ from immured.isolation.files_words import (
     parse_files_answer,
 )
 from immured.wire.sockets import close_all
+from tests.patience import PATIENCE_S
 
 MOST = 1 << 40
 OWNER = 1000
@@ -41,11 +43,13 @@ class Alone:
 
     def __init__(self, program: Path, root: Path) -> None:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._ours.settimeout(60)
-        with theirs:
+        self._ours.settimeout(PATIENCE_S)
+        with theirs, ExitStack() as unless_it_began:
+            unless_it_began.callback(self._ours.close)
             self.process = subprocess.Popen(
                 [program, str(theirs.fileno()), str(root)], pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL
             )
+            unless_it_began.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -55,10 +59,10 @@ class Alone:
     ) -> None:
         self._ours.close()
         try:
-            self.process.wait(20)
+            self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(20)
+            self.process.wait(PATIENCE_S)
             raise
 
     def patience(self, seconds: float) -> None:
@@ -71,7 +75,7 @@ class Alone:
         self._ours.sendmsg([packet], control)
         data, ancillary, _, _ = self._ours.recvmsg(MAX_PACKET, socket.CMSG_SPACE(64), socket.MSG_CMSG_CLOEXEC)
         if not data:
-            raise EOFError(f"the clerk ended: {self.process.wait(20)}")
+            raise EOFError(f"the clerk ended: {self.process.wait(PATIENCE_S)}")
         came = array.array("i")
         for _, _, held in ancillary:
             came.frombytes(held)

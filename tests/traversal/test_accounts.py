@@ -9,7 +9,7 @@ import pytest
 
 from immured import Client
 from immured.client.sandbox import Sandbox
-from tests.sandboxes.waiting import until
+from tests.patience import until
 
 PIECE = 1 << 20
 SIZE = 96 * PIECE
@@ -39,6 +39,6 @@ def test_what_is_put_counts_as_the_sandboxs(
         before = sandbox.stats().memory_bytes or 0
         way(sandbox, local)
         after = sandbox.stats().memory_bytes or 0
-        assert after - before >= SIZE
+        assert after - before > SIZE - 4 * PIECE  # what the kernel had charged in advance, it may give back meanwhile
         sandbox.files.remove("/tmp/large")
         until(lambda: (sandbox.stats().memory_bytes or 0) < before + SIZE // 2)  # freed when its last user lets go

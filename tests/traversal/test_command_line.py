@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,13 +18,14 @@ from immured import AsyncClient, Client
 from immured.client import ConnectionLost, Refusal
 from immured.client.sandbox import Sandbox
 from immured.client.throwaway import ThrowawayDaemon
+from tests.patience import PATIENCE_S, until
 
 Immure = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
 @pytest.fixture(scope="module")
 def sandbox(client: Client) -> Iterator[Sandbox]:
-    with client.sandbox() as one:
+    with client.sandbox(ttl="4h") as one:
         yield one
 
 
@@ -38,7 +38,7 @@ def immure(daemon: ThrowawayDaemon) -> Immure:
             "IMMURE_DAEMON_KEY": str(daemon.daemon_key),
         }  # fmt: skip
         return subprocess.run(
-            command, input=stdin, capture_output=True, timeout=60, check=False, env=os.environ | surroundings
+            command, input=stdin, capture_output=True, timeout=PATIENCE_S, check=False, env=os.environ | surroundings
         )
 
     return call
@@ -183,7 +183,4 @@ def test_progress_is_told_and_a_client_that_goes_leaves_nothing(
             with pytest.raises(ConnectionLost):
                 other.at(sandbox.id).files.put(leaving, "/tmp/half")
             assert leaving.given > 1 << 20
-        deadline = time.monotonic() + 60
-        while sandbox.files.list("/tmp"):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: not sandbox.files.list("/tmp"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from immured.isolation.files_words import FilesFlag, FilesOp
+from tests.patience import PATIENCE_S
 from tests.traversal.acts import tar_of
 from tests.traversal.alone import OWNER, Alone, Refusal
 from tests.traversal.vectors import SECRET, picture, plant
@@ -54,7 +55,7 @@ def racing(swapper: Path, root: Path, outside: Path) -> Iterator[Path]:
     )
     yield outside
     process.kill()
-    process.wait(20)
+    process.wait(PATIENCE_S)
 
 
 def test_control_who_looks_first_and_opens_then_is_led_out(root: Path, racing: Path) -> None:
@@ -71,7 +72,7 @@ def test_control_who_looks_first_and_opens_then_is_led_out(root: Path, racing: P
 @pytest.mark.parametrize("path", [b"/turn/secret", b"/file"])
 def test_what_is_read_is_never_from_outside(clerk: Alone, racing: Path, path: bytes) -> None:
     got = refused = 0
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while got < 20 or refused < 20:
         assert time.monotonic() < deadline, f"{got} reads, {refused} refusals: they never met"
         try:

@@ -10,6 +10,7 @@ import pytest
 
 from immured import Client, RunResult
 from immured.errors import ImmuredError
+from tests.patience import PATIENCE_S, until
 
 PYTHON = "/usr/bin/python3"
 HOG = "data = bytearray()\nwhile True: data += bytes(16 << 20)"
@@ -21,9 +22,9 @@ def python(client: Client, program: str, **limits: object) -> RunResult:
 
 
 def test_a_run_past_its_time_is_ended(client: Client) -> None:
-    result = client.run(["/bin/sleep", "30"], limits={"wall": "300ms"})
+    result = client.run(["/bin/sleep", "600"], limits={"wall": "300ms"})
     assert result.cause == "timeout"
-    assert 300 <= result.usage["wall_ms"] < 10_000
+    assert 300 <= result.usage["wall_ms"] < 60_000
 
 
 def test_a_busy_loop_is_ended_by_its_cpu_time(client: Client) -> None:
@@ -54,16 +55,17 @@ def test_a_payload_that_kills_itself_is_not_taken_for_a_limit(client: Client) ->
 
 
 def test_output_past_its_limit_ends_the_run(client: Client) -> None:
-    result = client.run(["/bin/sh", "-c", "yes"], limits={"output": "1M", "wall": "30s"})
+    result = client.run(["/bin/sh", "-c", "yes"], limits={"output": "1M", "wall": "60s"})
     assert result.cause == "output_limit"
     assert len(result.stdout) <= 1 << 20
 
 
 def test_a_grandchild_that_keeps_stdout_does_not_hold_the_reply(client: Client) -> None:
     begun = time.monotonic()
-    result = client.run(["/bin/sh", "-c", "(sleep 50 &) ; echo done"], limits={"wall": "40s"})
+    manifest = {"schema": 1, "name": "inline", "limits": {"wall": "250s"}}
+    result = client.run(["/bin/sh", "-c", "(sleep 280 &) ; echo done"], manifest=manifest)
     assert (result.cause, result.exit_code, result.stdout) == ("exited", 0, b"done\n")
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < PATIENCE_S
 
 
 def test_a_daemonised_process_dies_with_its_run(client: Client) -> None:
@@ -105,13 +107,12 @@ def test_a_memory_hog_ends_one_way_or_the_other(client: Client) -> None:
         assert b"MemoryError" in result.stderr
 
 
-def test_a_fork_bomb_is_contained_and_the_next_run_starts_as_fast(client: Client) -> None:
+def test_a_fork_bomb_is_contained_and_the_next_runs_start_as_fast(client: Client) -> None:
     client.run(["/bin/true"])
     before = min(_seconds(client) for _ in range(5))
     result = python(client, FORK_BOMB, pids=32, wall="3s")
     assert result.cause in ("pids", "timeout")
-    after = min(_seconds(client) for _ in range(5))
-    assert after < 10 * before + 0.1
+    until(lambda: _seconds(client) < 10 * before + 0.1)  # one that is not held up by the host
 
 
 @pytest.mark.needs_cgroup2

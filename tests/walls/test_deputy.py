@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from immured import Client, RunResult
 from immured.client.throwaway import ThrowawayDaemon
 from immured.errors import ImmuredError
 from immured.wire.keys import PrivateKey
+from tests.patience import PATIENCE_S
 from tests.walls.acting import AsUserError, as_user
 from tests.walls.unanswering import UnansweringMount
 
@@ -66,9 +66,13 @@ Run = Callable[..., RunResult]
 
 @pytest.fixture
 def run_as_caller(daemon: ThrowawayDaemon, caller_key: Path) -> Run:
+    return as_caller(daemon, caller_key)
+
+
+def as_caller(daemon: ThrowawayDaemon, key: Path) -> Run:
     def run(argv: list[str], *, manifest: dict[str, Any] | None = None, **more: Any) -> RunResult:
         def work() -> RunResult:
-            with daemon.client(caller_key) as connected:
+            with daemon.client(key) as connected:
                 return connected.run(argv, manifest=inline(manifest) if manifest is not None else None, **more)
 
         result: RunResult = as_user(CALLER, work)
@@ -197,20 +201,36 @@ def test_a_runner_may_not_add_keys(daemon: ThrowawayDaemon, caller_key: Path) ->
     assert refused.value.code == "denied"
 
 
-def test_a_mount_that_never_answers_delays_its_own_run_alone(run_as_caller: Run, client: Client, ground: Path) -> None:
+PATIENT_MS = 20_000
+"""As long as a path may take to open: the other runs are over long before."""
+
+
+@pytest.fixture
+def patient() -> Iterator[ThrowawayDaemon]:
+    daemon = ThrowawayDaemon()
+    (daemon.state / "config.toml").write_text(f"[launcher]\nopen_timeout_ms = {PATIENT_MS}\n")
+    with daemon:
+        yield daemon
+
+
+def test_a_mount_that_never_answers_delays_its_own_run_alone(
+    patient: ThrowawayDaemon, caller_key: Path, ground: Path
+) -> None:
     at = ground / "stuck"
     at.mkdir()
     os.chown(at, CALLER, CALLER)
-    with UnansweringMount(at, uid=CALLER):
+    run_as_caller = as_caller(patient, caller_key)
+    with UnansweringMount(at, uid=CALLER) as mount, patient.client() as client:
+        client.key_add("caller", PrivateKey.from_pem(caller_key.read_bytes()).public.to_pem(), uids=[CALLER])
         answers: list[RunResult] = []
         stuck = {"filesystem": {"read": [str(at / "file")]}}
         waiting = threading.Thread(target=lambda: answers.append(run_as_caller(["/bin/true"], manifest=stuck)))
         waiting.start()
-        time.sleep(0.3)  # let it get stuck; if it has not yet, the test is merely weaker
+        assert mount.was_asked()
         others = [client.run(["/bin/true"])]
         still_stuck = waiting.is_alive()
         others += [client.run(["/bin/true"]) for _ in range(4)]
-        waiting.join(60)
+        waiting.join(PATIENCE_S)
     assert [other.exit_code for other in others] == [0] * 5
     assert still_stuck, "the other runs had to wait for it"
     assert answers[0].failure is not None

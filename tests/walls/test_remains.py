@@ -14,6 +14,7 @@ import pytest
 
 from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
+from tests.patience import PATIENCE_S
 from tests.walls.acting import as_user
 
 pytestmark = pytest.mark.needs_cgroup2
@@ -41,7 +42,7 @@ def groups(tenants: Path) -> tuple[int, int]:
 
 def settled(tenants: Path, right: Callable[[tuple[int, int]], bool]) -> tuple[int, int]:
     """The last that was seen: once it is right, or after the teardown of the last run must be over."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not right(seen := groups(tenants)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return seen

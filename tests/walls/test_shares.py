@@ -13,6 +13,7 @@ import pytest
 
 from immured import Client, RunResult
 from immured.client.throwaway import ThrowawayDaemon
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.needs_root
 
@@ -43,11 +44,11 @@ def holding(daemon: ThrowawayDaemon, code: str) -> Iterator[None]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert done.wait(30)
+        assert done.wait(PATIENCE_S)
         yield
     finally:
         os.close(write)
-        thread.join(30)
+        thread.join(PATIENCE_S)
         os.close(read)
 
 

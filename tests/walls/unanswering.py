@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
+import struct
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.patience import PATIENCE_S
+
 MNT_FORCE, MNT_DETACH = 1, 2
+IN_HEADER, OUT_HEADER = struct.Struct("=IIQQIIII"), struct.Struct("=IiQ")
+INIT = struct.Struct("=IIIIHHIIHHI28x")  # struct fuse_init_out, as of 7.36 and before
+LARGEST = 1 << 17
 
 
 class UnansweringMount:
@@ -27,7 +34,23 @@ class UnansweringMount:
             number = ctypes.get_errno()
             os.close(self._device)
             raise OSError(number, os.strerror(number), str(self.at))
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
+
+    def _begin(self) -> None:
+        """The one answer that it gives: until then the kernel keeps whatever is asked to itself."""
+        asked = os.read(self._device, LARGEST)
+        _, _, unique, *_ = IN_HEADER.unpack_from(asked)
+        answer = INIT.pack(7, 31, 0, 0, 0, 0, 4096, 0, 0, 0, 0)
+        os.write(self._device, OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique) + answer)
+
+    def was_asked(self, patience_s: float = PATIENCE_S) -> bool:
+        """Whether somebody waits for its answer: comes back as soon as somebody does."""
+        return bool(select.select([self._device], [], [], patience_s)[0])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -23,14 +23,14 @@ from immured.isolation.abi import BindFlag, Cause, Message, Op, PlanKind
 from immured.isolation.landlock import landlock_steps
 from immured.isolation.messages import Exited, Failed
 from immured.isolation.plan import Step
+from tests.patience import PATIENCE_S
 
-__all__ = ["ALLOW_ALL", "SLOT_BASE", "Cell", "Peer", "Pipes", "Run", "Wish", "bind", "file", "python"]
+__all__ = ["ALLOW_ALL", "PATIENCE_S", "SLOT_BASE", "Cell", "Peer", "Pipes", "Run", "Wish", "bind", "file", "python"]
 
 PREPARE: Final = 128
 PARKED: Final = 160
 # Far from the ranges of daemons on this machine, and from those of a suite that runs beside this one.
 SLOT_BASE: Final = 0x7F000000 + os.getpid() % 64 * 4 * abi.SLOT_SIZE
-PATIENCE_S: Final = 60.0
 ALLOW_ALL: Final = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
 """A filter that lets everything pass: the walls under test stand without one."""
 
