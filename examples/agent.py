@@ -3,9 +3,10 @@
 
     examples/agent.py PROJECT        # IMMURE_SOCKET and IMMURE_KEY say which daemon, and who you are
 
-PROJECT is a directory of yours. The agent works in a sandbox that has it as a captured directory: what is written there
-goes to a layer of the sandbox's own, and nothing of yours changes before the last step, which shows the change set and
-applies it as a whole. Whatever the code does on the way, it does inside: no network, 256 MiB, ten seconds a run.
+PROJECT is a directory of yours with a `numbers.txt` in it, a number a line.
+The agent works in a sandbox that has it as a captured directory: what is written there goes to a layer of the sandbox's
+own, and nothing of yours changes before the last step, which shows the change set and applies it as a whole. Whatever
+the code does on the way, it does inside: no network, 256 MiB, ten seconds a run.
 
 The `model` is a function from what it has seen to what it writes next. The one here is no language model: it writes a
 program with two mistakes, reads Python's error messages, and takes Python's own advice ("Did you mean: ..."). Put yours
@@ -100,5 +101,7 @@ if __name__ == "__main__":
     try:
         with Client() as connected:
             print(main(Path(sys.argv[1]).resolve(), connected), end="")
+    except RuntimeError as stuck:
+        sys.exit(f"{stuck}\nThe project is as it was.")
     except ImmuredError as refused:
         sys.exit(f"{refused.code}: {refused.message}\nremedy: {refused.remedy}")

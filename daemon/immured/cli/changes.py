@@ -46,7 +46,7 @@ def _answered(command: F) -> F:
 
 
 _sandbox = click.argument("sandbox", metavar="SANDBOX")
-_paths = click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=str))
+_paths = click.argument("paths", metavar="[PATH]...", nargs=-1, type=str)
 _target = click.option("--target", metavar="DIR", help="Of this captured directory; needed where there are several.")
 
 

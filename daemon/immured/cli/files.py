@@ -49,7 +49,7 @@ MODE = Mode()
 
 def inside(name: str) -> Callable[[F], F]:
     """Adds a path in the sandbox as an argument; bytes that are no text come as the command line had them."""
-    return click.argument(name, metavar=name.upper(), type=click.Path(path_type=str), callback=_as_bytes)
+    return click.argument(name, metavar=name.upper(), type=str, callback=_as_bytes)  # nothing of it is this host's
 
 
 def _as_bytes(_ctx: click.Context, _param: click.Parameter, value: str) -> bytes:

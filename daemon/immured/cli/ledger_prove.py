@@ -17,7 +17,7 @@ from immured.errors import ConfigurationError
 from immured.ledger.checkpoint import CosignKey, NoteError, VerifierKey, parse_vkeys, parse_witness_keys
 from immured.ledger.key_rotation import KeyHistory
 from immured.ledger.proof import MAX_PROOF, Consistency, Proof, ProofError
-from immured.ledger.proving import NoProof, Prover
+from immured.ledger.proving import NoProof, NotSigned, Prover
 from immured.ledger.show import one_line
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ def trust_options(command: F) -> F:
 @click.command()
 @click.argument("seq", type=click.IntRange(0))
 @_out_options
-@click.option("--ask", is_flag=True, help="Ask the daemon, for an entry of your own, where the files are not yours.")
+@click.option(
+    "--ask",
+    is_flag=True,
+    help="Ask the daemon; it signs a head where none covers it.",
+)
 @connection_options
 def prove(
     seq: int, copy: str | None, out: str | None, ask: bool,
@@ -137,6 +141,9 @@ def _made(state: str, copy: str | None, make: Callable[[Prover], bytes]) -> byte
             return make(prover)
     except OSError as failed:
         raise unreadable(failed) from failed
+    except NotSigned as error:
+        remedy = "a daemon signs a head every five minutes and when it stops; for `prove --ask` it signs one at once"
+        raise ConfigurationError("no_proof", f"{directory}: {error}", remedy) from error
     except NoProof as error:
         raise ConfigurationError(
             "no_proof", f"{directory}: {error}", "immure ledger verify says how far it is whole and signed"

@@ -23,7 +23,7 @@ from immured.ledger.segments import Files
 from immured.ledger.tree_keeper import first_kept
 from immured.ledger.tree_store import TREE, NotStored, TreeDirectory, TreeInMemory, TreeReader, TreeStore, Until
 
-__all__ = ["WITNESSED", "Heads", "NoEntry", "NoProof", "Prover", "line_at"]
+__all__ = ["WITNESSED", "Heads", "NoEntry", "NoProof", "NotSigned", "Prover", "line_at"]
 
 WITNESSED: Final = "witnessed"
 _CHUNK: Final = 1 << 16
@@ -31,6 +31,10 @@ _CHUNK: Final = 1 << 16
 
 class NoProof(LookupError):
     """There is none (yet): the message says why."""
+
+
+class NotSigned(NoProof):
+    """No checkpoint covers it yet."""
 
 
 class NoEntry(NoProof):
@@ -50,7 +54,7 @@ class Heads:
             names = _names(folder)
             if names and int(names[-1]) >= size and folder is not None:
                 return (folder / names[-1]).read_bytes()
-        raise NoProof(f"no checkpoint covers entry {size - 1} yet")
+        raise NotSigned(f"no checkpoint covers entry {size - 1} yet")
 
     def of(self, size: int) -> bytes:
         """The one of exactly this size. Raises NoProof, OSError."""

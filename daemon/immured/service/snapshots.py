@@ -176,7 +176,7 @@ class Snapshots:
             raise Refused(
                 "snapshot_mismatch",
                 f"the snapshot {name!r} is of a sandbox of another manifest, {snapshot.manifest}",
-                "create the sandbox with that one",
+                "create the sandbox with that one, or with the options that the other was created with",
                 details={"snapshot": name, "manifest": snapshot.manifest},
             )
         if snapshot.given != manifest.given:
