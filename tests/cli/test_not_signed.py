@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -22,7 +21,7 @@ IMMURE = str(Path(sysconfig.get_path("scripts")) / "immure")
 
 def prove(daemon: ThrowawayDaemon, seq: int, *words: str) -> subprocess.CompletedProcess[str]:
     line = [IMMURE, "ledger", "prove", str(seq), "--state", str(daemon.state), *words]
-    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment, timeout=PATIENCE_S)
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 def test_the_remedy_is_one(mortal: ThrowawayDaemon) -> None:
