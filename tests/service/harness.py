@@ -47,6 +47,10 @@ from immured.wire.keys import PrivateKey
 from immured.wire.messages import COMMAND, DATA, HELLO, REPLY, Command, Data, Reply, data_body, parse_data, parse_reply
 from tests.descriptors import descriptors
 from tests.entries import entries_in
+from tests.patience import PATIENCE_S
+
+SCENARIO_S = 240.0
+"""All of one: more than any wait in it, less than a test may take."""
 
 FACTS = HostFacts(
     controllers=frozenset({"cpu", "memory", "pids", "io", "kill"}),
@@ -352,7 +356,7 @@ class Client:
         self.key = key
         self.data: list[Data] = []
         self.hello: Any = None
-        sock.settimeout(20)
+        sock.settimeout(PATIENCE_S)
 
     def envelope(self, cmd: str, args: Mapping[str, object], **changes: Any) -> bytes:
         """A signed command's frame body."""
@@ -480,10 +484,12 @@ class Harness:
 
     async def __aexit__(self, *_: object) -> None:
         for client in self.clients:
+            with contextlib.suppress(OSError):
+                client.sock.shutdown(socket.SHUT_RDWR)  # a thread that still reads from it reads its end
             client.close()
         self.server.close_all()
         self.launcher.die()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await self.dispatcher.finish()
         self.ledger.close()
 
@@ -519,17 +525,17 @@ def serving(
     max_runs: int = 16,
     policy: Policy | None = None,
 ) -> None:
-    """Run a scenario against a fresh service, within a minute. `policy`: another than the shipped one."""
+    """Run a scenario against a fresh service. `policy`: another than the shipped one."""
     state = init_state(directory / "state")
 
     async def whole() -> None:
-        async with asyncio.timeout(60), Harness(state, limits or Limits(), max_runs, policy) as harness:
+        async with asyncio.timeout(SCENARIO_S), Harness(state, limits or Limits(), max_runs, policy) as harness:
             await scenario(harness)
 
     asyncio.run(whole())
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = PATIENCE_S) -> None:
     """Wait until something is so."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is waited for tells nobody

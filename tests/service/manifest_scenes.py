@@ -21,7 +21,7 @@ from immured.service.policies import shipped_policy
 from immured.service.recovery import Recovery
 from immured.service.state import load_state, save_keyring
 from immured.wire.keys import PrivateKey
-from tests.service.harness import Client, Harness
+from tests.service.harness import SCENARIO_S, Client, Harness
 from tests.service.orders import TENANTS, done
 
 DAY: Final = 86_400_000
@@ -84,7 +84,7 @@ def started_anew(directory: Path, scenario: Callable[[Harness], Awaitable[None]]
 
     async def whole() -> None:
         async with (
-            asyncio.timeout(60),
+            asyncio.timeout(SCENARIO_S),
             Harness(load_state(directory / "state"), Limits(), 16, policy, recovery.manifests) as harness,
         ):
             await scenario(harness)

@@ -19,6 +19,7 @@ from immured.service.config import parse_config
 from immured.service.exports import Failure
 from immured.service.state import init_state
 from immured.service.witnesses import WitnessFailure
+from tests.patience import PATIENCE_S
 
 SECOND = 10**9
 FORKED = WitnessFailure("witness_forked", "it saw another history")
@@ -69,7 +70,7 @@ class Scene:
         return made
 
     def told(self) -> list[tuple[str, Any]]:
-        self.ledger.entry("test.flushed", {}, {}).wait(20)
+        self.ledger.entry("test.flushed", {}, {}).wait(PATIENCE_S)
         found = entries(self.root / "ledger", Selection())
         return [(one.type, one.data) for one in found if one.type.startswith(("audit.", "clock."))]
 
@@ -173,7 +174,7 @@ def test_who_has_not_been_heard_of_yet_refuses_at_once_and_is_told_of_later(scen
 
 def test_who_lags_is_behind_after_a_while_and_only_then(scene: Scene) -> None:
     health = scene.health("witness", "export")
-    scene.ledger.entry("test.more", {}, {}).wait(20)
+    scene.ledger.entry("test.more", {}, {}).wait(PATIENCE_S)
     scene.ledger.cover(scene.ledger.status().entries - 1)
     assert scene.ledger.status().checkpoint > 1
     health.look()
@@ -190,7 +191,7 @@ def test_who_lags_is_behind_after_a_while_and_only_then(scene: Scene) -> None:
 
 def test_an_entry_that_is_not_signed_in_time(scene: Scene) -> None:
     health = scene.health("checkpoint")
-    scene.ledger.entry("test.more", {}, {}).wait(20)
+    scene.ledger.entry("test.more", {}, {}).wait(PATIENCE_S)
     for seconds, late in ((0, False), (300, False), (31, True)):
         scene.clocks.go(seconds)
         health.look()

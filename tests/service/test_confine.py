@@ -22,6 +22,7 @@ from immured.isolation.seccomp import AUDIT_ARCH
 from immured.isolation.syscalls import Architecture
 from immured.service.confine import broker_filter
 from immured.service.state import init_state
+from tests.patience import PATIENCE_S
 
 ARCHITECTURES = get_args(Architecture)
 ALLOW = lib.SECCOMP_RET_ALLOW
@@ -130,7 +131,7 @@ def test_every_rung_of_the_domain_keeps_what_lies_outside_out(abi: int) -> None:
         outside.chmod(0o666)
         arguments = [str(Path(made, "state")), str(outside), str(abi), "2147000000"]
         done = subprocess.run(
-            [sys.executable, "-c", DOMAIN, *arguments], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", DOMAIN, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
     assert done.returncode == 0, done.stderr
     wall = 13 if have else 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from immured.client.throwaway import ThrowawayDaemon
+from tests.patience import PATIENCE_S
 
 UNUSED = {
     *("http.client", "boto3"),  # it speaks to no server
@@ -31,7 +32,9 @@ print(*sys.modules)
 @pytest.fixture(scope="module")
 def imported() -> tuple[set[str], set[str]]:
     """By a daemon that begins: of itself; and with what it holds ready, before it gives up being root."""
-    done = subprocess.run([sys.executable, "-c", STARTED], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     begun, prepared = done.stdout.splitlines()
     return set(begun.split()), set(prepared.split())
 

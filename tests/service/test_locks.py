@@ -13,6 +13,7 @@ from immured.errors import ConfigurationError
 from immured.host.cgroup import parse_mount, parse_own
 from immured.host.ids import SLOT_BASE
 from immured.service.locks import lock_slots, lock_state, wait_for_launcher
+from tests.patience import PATIENCE_S
 
 
 def test_a_second_daemon_is_told_who_the_first_is(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_a_launcher_that_still_clears_up_is_waited_for(tmp_path: Path) -> None:
     held = wait_for_launcher(tmp_path / "lock", 0)
     timer = threading.Timer(0.2, os.close, (held,))
     timer.start()
-    os.close(wait_for_launcher(tmp_path / "lock", 20))
+    os.close(wait_for_launcher(tmp_path / "lock", PATIENCE_S))
     timer.join()
 
 

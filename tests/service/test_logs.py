@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from immured.isolation import abi
 from immured.service.sandboxes import attachment
 from immured.service.sandboxes.logs import Log
+from tests.patience import PATIENCE_S
 
 COUNT = 5000
 
@@ -98,7 +99,7 @@ def test_who_follows_finds_what_wakes_him_and_who_asks_finds_all() -> None:
         assert log.read(0, 100, following=True).next == 5
         assert log.read(0, 100).next == 11
         os.eventfd_write(log.event, 1)
-        await asyncio.wait_for(woken.wait(), 10)
+        await asyncio.wait_for(woken.wait(), PATIENCE_S)
         assert log.read(0, 100, following=True).next == 11
         log.close()
 

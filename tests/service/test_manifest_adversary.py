@@ -16,6 +16,7 @@ from immured.service import manifest_files, manifest_store
 from immured.service import manifest_register as register
 from immured.service.commands import manifest as commands
 from immured.service.files import write_whole
+from tests.patience import PATIENCE_S
 from tests.service.harness import Harness, serving
 from tests.service.manifest_scenes import DAY, files_of, loaded, manifest, orders, started_anew, with_tenants
 from tests.service.orders import code_of, done, error_of, let_in
@@ -33,7 +34,7 @@ def test_nobody_waits_while_a_file_is_compared(tmp_path: Path, monkeypatch: pyte
 
     def slowly(judged: Judged, calls: Calls | None) -> Judged:
         begun.set()
-        assert answered.wait(60)
+        assert answered.wait(PATIENCE_S)
         return compare(judged, calls)
 
     async def scenario(harness: Harness) -> None:
@@ -43,7 +44,7 @@ def test_nobody_waits_while_a_file_is_compared(tmp_path: Path, monkeypatch: pyte
             order = {"raw": order["manifest"], "signatures": order["signatures"]}
         monkeypatch.setattr(manifest_store, "compare", slowly)
         asked = asyncio.ensure_future(admin.ask(command, order))
-        assert await asyncio.to_thread(begun.wait, 60)
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
         try:
             await done(other, "status", {})
         finally:

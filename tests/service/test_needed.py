@@ -21,6 +21,7 @@ from immured.service.recovery import Recovery
 from immured.wire.messages import SKEW_MS
 from tests.ledger.memory import MemoryStorage
 from tests.ledger.sample import KEY, created, vkeys
+from tests.patience import PATIENCE_S
 from tests.service.histories import DAY, START_MS, History
 
 POLICY = shipped_policy()
@@ -107,7 +108,7 @@ def history(seed: int) -> tuple[MemoryStorage, History]:
     for seq in range(1, chance.randint(10, 120)):
         kind, actor, data = made.next(seq)
         pending = started.ledger.entry(kind, actor, data)
-        assert pending.wait(20).seq == seq
+        assert pending.wait(PATIENCE_S).seq == seq
         what = chance.random()
         if what < 0.05:
             started.ledger.close()
@@ -162,8 +163,8 @@ def test_a_ledger_of_runs_needs_those_of_the_last_minutes() -> None:
         now += 10_000
         order = {"cmd": "run", "nonce": f"{number:032x}", "payload": "22" * 32, "iat": now, "exp": now + 30_000}
         actor = {"key": "ed25519:" + "a" * 32, "name": "ci", "uid": 1000}
-        intent = started.ledger.entry("run.accepted", actor, {**order, "sandbox": "s"}).wait(20)
-        started.ledger.entry("run.finished", {"daemon": "d"}, {"intent": intent.seq}).wait(20)
+        intent = started.ledger.entry("run.accepted", actor, {**order, "sandbox": "s"}).wait(PATIENCE_S)
+        started.ledger.entry("run.finished", {"daemon": "d"}, {"intent": intent.seq}).wait(PATIENCE_S)
     started.ledger.close()
     seen: list[int] = []
     recovery = Recovery(ReplayRecord(), Authority(Keyring(()), POLICY), lambda: now)
@@ -194,7 +195,7 @@ def test_what_is_decided_of_an_entry_is_the_same_when_it_is_read_again() -> None
 
     started.ledger._keep = ask
     for seq in range(1, 400):
-        started.ledger.entry(*made.next(seq)).wait(20)
+        started.ledger.entry(*made.next(seq)).wait(PATIENCE_S)
     read = [(one.type, needed.keep(one.type, one.actor, one.data)) for one in started.ledger.replay()]
     started.ledger.close()
     assert len(asked) == 399

@@ -20,6 +20,7 @@ from immured.host.ids import BROKER_IDS
 from immured.service.broker_user import User
 from immured.service.ownership import hand_over
 from immured.service.state import Paths, init_state, publish_key
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.needs_root
 
@@ -257,6 +258,8 @@ def test_without_root_it_does_not_start(tmp_path: Path) -> None:
         "from immured.service.main import main; os.setresuid(65534, 65534, 65534);"
         "sys.exit(main(['--state', '/nonexistent']))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 1
     assert "needs_root" in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import pytest
 
@@ -15,6 +14,7 @@ from immured.ledger.rotation import Limits
 from immured.service.recovery import Recovery
 from tests.ledger.memory import MemoryStorage
 from tests.ledger.sample import KEY, created, vkeys
+from tests.patience import until
 from tests.service.histories import DAY
 from tests.service.test_needed import POLICY, Started, copied, history
 
@@ -30,10 +30,7 @@ def let_go(storage: MemoryStorage, now_ms: int) -> None:
         keeper=Recovery(ReplayRecord(), Authority(Keyring(()), POLICY), lambda: now_ms),
         limits=Limits(size=1),
     )
-    end = time.monotonic() + 20
-    while not storage.sealed:
-        assert time.monotonic() < end, ledger.status()
-        time.sleep(0.001)
+    until(lambda: storage.sealed)
     assert ledger.retire(clock())
     ledger.close()
 

@@ -24,6 +24,7 @@ from immured.service.offshoot import Offshoot
 from immured.service.witness_places import WitnessPlace
 from immured.service.witnesses import Witnesses, WitnessHistory
 from tests.entries import entries_in
+from tests.patience import PATIENCE_S
 
 ACTOR = {"daemon": "ed25519:" + "0" * 32}
 NOW = 1_800_000_000
@@ -41,7 +42,7 @@ class Collector:
         self.pair = (place, Offshoot(name, ours, os.getpid()))
 
     async def order(self) -> dict[str, Any]:
-        body = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.theirs, 1 << 17), 20)
+        body = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.theirs, 1 << 17), PATIENCE_S)
         said: dict[str, Any] = msgpack.unpackb(body)
         return said
 
@@ -73,7 +74,7 @@ class Scene:
         return open_witnessed(self.note(size), load_vkeys(self.place / "keys/ledger.vkey"), keys, require)
 
     def entry(self) -> None:
-        self.ledger.entry("daemon.started", ACTOR, {"version": "1"}).wait(20)
+        self.ledger.entry("daemon.started", ACTOR, {"version": "1"}).wait(PATIENCE_S)
 
     def told(self, name: str = "w1") -> list[str]:
         return [
@@ -83,7 +84,7 @@ class Scene:
         ]
 
     async def until(self, so: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not so():  # noqa: ASYNC110 - what is waited for is partly a file's content
                 await asyncio.sleep(0.01)
 
@@ -124,7 +125,7 @@ def run(place: Path, test: Callable[[Scene], Awaitable[None]], history: WitnessH
 @pytest.fixture(autouse=True)
 def swift(monkeypatch: pytest.MonkeyPatch) -> None:
     # Long is what no test waits for, unless it is about that.
-    for name, value in {"_SPACING_S": 0.05, "_ROUND_S": 60.0, "_SILENCE_S": 60.0, "_STOP_S": 0.5}.items():
+    for name, value in {"_SPACING_S": 0.05, "_ROUND_S": 600.0, "_SILENCE_S": 600.0, "_STOP_S": 0.5}.items():
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(module, "_RETRY_S", (0.2,))
 
@@ -285,7 +286,7 @@ def test_whoever_asks_has_one_that_failed_tried_at_once(tmp_path: Path, monkeypa
     async def test(made: Scene) -> None:
         made.one.fail(await made.one.order())
         await made.until(lambda: made.witnesses.all[0].failure is not None)
-        asked = asyncio.ensure_future(made.witnesses.settle(made.witnesses.all[0], 20))
+        asked = asyncio.ensure_future(made.witnesses.settle(made.witnesses.all[0], PATIENCE_S))
         made.cosign(made.one, await made.one.order())
         assert await asked is None
 
