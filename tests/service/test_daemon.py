@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from immured.wire.frames import encode_frame
 from immured.wire.keys import PrivateKey, PublicKey
 from immured.wire.messages import COMMAND, REPLY, Command, Reply, new_nonce, parse_reply
 from tests.entries import entries_in
+from tests.patience import PATIENCE_S, until
 
 pytestmark = pytest.mark.needs_root
 
@@ -39,11 +41,7 @@ def entries(daemon: ThrowawayDaemon, kind: str) -> list[dict[str, Any]]:
     return [entry for entry in entries_in(daemon.state) if entry["type"] == kind]
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.01)
+LONG = {"schema": 1, "limits": {"wall": "10m"}}
 
 
 def in_background(work: Callable[[], object]) -> threading.Thread:
@@ -60,7 +58,11 @@ def in_background(work: Callable[[], object]) -> threading.Thread:
 
 def immured(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "immured.service", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "immured.service", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
 
 
@@ -87,44 +89,52 @@ def test_two_daemons_serve_side_by_side(daemon: ThrowawayDaemon) -> None:
         assert ids[0] != ids[1]
 
 
+def configured(daemon: ThrowawayDaemon, default: str, name: str, seconds: int) -> None:
+    """Have it start again with that line of its configuration."""
+    daemon.stop()
+    config = daemon.state / "config.toml"
+    before = config.read_text()
+    assert f"# {name} = {default} " in before
+    config.write_text(before.replace(f"# {name} = {default} ", f"{name} = {seconds} "))
+    daemon.start()
+
+
+def stops_after(daemon: ThrowawayDaemon, seconds: int) -> None:
+    """A daemon that lets live runs go on so long after it was told to stop. One that does not stop within a minute is
+    killed, and its exit status is not 0."""
+    configured(daemon, "10", "stop_deadline_s", seconds)
+
+
 def test_a_stop_lets_live_runs_end_and_records_all(daemon: ThrowawayDaemon) -> None:
+    stops_after(daemon, 600)
     with daemon.client() as client:
         results = []
         thread = in_background(lambda: results.append(client.run(["/bin/sh", "-c", "sleep 1; echo done"])))
         until(lambda: entries(daemon, "run.accepted"))
         assert daemon.stop() == 0
-        thread.join(20)
+        thread.join(PATIENCE_S)
     assert [result.stdout for result in results] == [b"done\n"]
     assert [entry["data"]["cause"] for entry in entries(daemon, "run.finished")] == ["exited"]
-    assert len(entries(daemon, "daemon.stopped")) == 1
+    assert len(entries(daemon, "daemon.stopped")) == 2  # and the one before
     assert ThrowawayDaemon.immure("ledger", "verify", "--state", str(daemon.state)).returncode == 0
-
-
-def stops_after(daemon: ThrowawayDaemon, seconds: int) -> None:
-    """A daemon that lets live runs go on so long after it was told to stop."""
-    daemon.stop()
-    config = daemon.state / "config.toml"
-    config.write_text(config.read_text().replace("# stop_deadline_s = 10", f"stop_deadline_s = {seconds}"))
-    daemon.start()
 
 
 def test_a_stop_ends_by_its_deadline(daemon: ThrowawayDaemon) -> None:
     stops_after(daemon, 1)
     with daemon.client() as client:
         results = []
-        thread = in_background(lambda: results.append(client.run(["/bin/sleep", "55"])))
+        thread = in_background(lambda: results.append(client.run(["/bin/sleep", "590"], manifest=LONG)))
         until(lambda: entries(daemon, "run.accepted"))
-        began = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - began < 40
-        thread.join(20)
+        thread.join(PATIENCE_S)
     assert [result.cause for result in results] == ["killed"]
     assert [entry["data"]["cause"] for entry in entries(daemon, "run.finished")] == ["killed"]
 
 
 def test_nothing_new_begins_while_it_stops(daemon: ThrowawayDaemon) -> None:
+    stops_after(daemon, 600)
     with daemon.client() as client:
-        thread = in_background(lambda: client.run(["/bin/sleep", "55"]))
+        thread = in_background(lambda: client.run(["/bin/sleep", "590"], manifest=LONG))
         until(lambda: entries(daemon, "run.accepted"))
         with daemon.client() as late:
             late.status()
@@ -135,31 +145,31 @@ def test_nothing_new_begins_while_it_stops(daemon: ThrowawayDaemon) -> None:
                 late.run(["/bin/true"])
         assert caught.value.code == "stopping"
         assert daemon.stop() == 0  # by a second signal: see below
-        thread.join(20)
+        thread.join(PATIENCE_S)
 
 
 def test_a_second_signal_hurries(daemon: ThrowawayDaemon) -> None:
-    stops_after(daemon, 50)
+    stops_after(daemon, 600)
     with daemon.client() as client, daemon.client() as late:
-        thread = in_background(lambda: client.run(["/bin/sleep", "55"]))
+        thread = in_background(lambda: client.run(["/bin/sleep", "590"], manifest=LONG))
         until(lambda: entries(daemon, "run.accepted"))
         assert daemon.process is not None
         daemon.process.send_signal(signal.SIGTERM)
         until(lambda: late.status()["stopping"])  # or the two may be one
-        began = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - began < 30
-        thread.join(20)
+        thread.join(PATIENCE_S)
 
 
 class Wire:
     """A connection by hand, so that the very same bytes can be sent again."""
 
     def __init__(self, daemon: ThrowawayDaemon) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(30)
-        self.sock.connect(str(daemon.socket))
-        self.file = self.sock.makefile("rb")
+        with contextlib.ExitStack() as unfinished:
+            self.sock = unfinished.enter_context(socket.socket(socket.AF_UNIX))
+            self.sock.settimeout(PATIENCE_S)
+            self.sock.connect(str(daemon.socket))
+            self.file = self.sock.makefile("rb")
+            unfinished.pop_all()
 
     def __enter__(self) -> Wire:
         return self
@@ -234,8 +244,8 @@ def test_a_launcher_that_dies_takes_the_daemon_along_with_everything_recorded(da
         until(lambda: entries(daemon, "run.accepted"))
         os.kill(launcher_of(daemon), signal.SIGKILL)
         assert daemon.process is not None
-        assert daemon.process.wait(30) == 1
-        thread.join(20)
+        assert daemon.process.wait(PATIENCE_S) == 1
+        thread.join(PATIENCE_S)
     assert len(entries(daemon, "run.lost")) == 1
     assert len(entries(daemon, "daemon.stopped")) == 1
     daemon.start()
@@ -272,12 +282,12 @@ def test_an_older_ledger_beside_a_newer_keyring_is_refused(daemon: ThrowawayDaem
 
 
 def test_strangers_leave_one_entry(daemon: ThrowawayDaemon) -> None:
+    configured(daemon, "10", "misbehaviour_interval_s", 3600)
     for _ in range(20):
         with Wire(daemon) as wire:
             assert wire.ask(b"\xc1").error is not None
     daemon.stop()
-    assert sum(entry["data"]["count"] for entry in entries(daemon, "peer.misbehaved")) == 20
-    assert len(entries(daemon, "peer.misbehaved")) <= 2
+    assert [entry["data"]["count"] for entry in entries(daemon, "peer.misbehaved")] == [20]
 
 
 def test_nobody_reads_the_daemons_memory(daemon: ThrowawayDaemon) -> None:
@@ -290,7 +300,7 @@ def test_systemd_is_told(daemon: ThrowawayDaemon, tmp_path: Path) -> None:
     daemon.stop()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
-        listener.settimeout(30)
+        listener.settimeout(PATIENCE_S)
         os.environ["NOTIFY_SOCKET"] = str(tmp_path / "notify")
         try:
             daemon.start()
@@ -314,10 +324,11 @@ def test_the_socket_may_be_elsewhere_with_the_daemons_key_beside_it(tmp_path: Pa
 def test_everybody_may_knock_and_only_keys_are_heard(daemon: ThrowawayDaemon) -> None:
     script = (
         "import socket, sys, os; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(b'\\0\\0\\0\\1\\xc1'); s.settimeout(20)\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(b'\\0\\0\\0\\1\\xc1')\n"
         "d = b''\n"
-        "while b'bad_msgpack' not in d: d += s.recv(65536)"
+        "while b'bad_msgpack' not in d and (more := s.recv(65536)): d += more\n"
+        "assert b'bad_msgpack' in d"
     )
-    subprocess.run(["/usr/bin/python3", "-c", script, str(daemon.socket)], check=True, timeout=60)
+    subprocess.run(["/usr/bin/python3", "-c", script, str(daemon.socket)], check=True, timeout=PATIENCE_S)
     daemon.stop()
     assert [entry["data"].get("uid") for entry in entries(daemon, "peer.misbehaved")] == [65534]
