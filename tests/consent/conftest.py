@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +20,15 @@ def wordings(daemon: ThrowawayDaemon) -> Path:
 
 
 @pytest.fixture(scope="package")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowawayDaemon]:
-    base = tmp_path_factory.mktemp("consent")
-    for directory in (base, base.parent):
-        directory.chmod(0o711)
+def base() -> Iterator[Path]:
+    """A directory that others may pass; pytest's own are shut again by whoever else begins to test."""
+    with tempfile.TemporaryDirectory(prefix="immured-consent-") as made:
+        Path(made).chmod(0o711)
+        yield Path(made)
+
+
+@pytest.fixture(scope="package")
+def daemon(base: Path) -> Iterator[ThrowawayDaemon]:
     state, wordings = base / "state", base / "wordings"
     ThrowawayDaemon.immure("init", "--state", str(state))
     (wordings / "house").mkdir(parents=True)
