@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from immured.isolation.launcher_runs import Pinned
 from immured.isolation.messages import PinnedFile
 from immured.service import executables as module
 from immured.service.executables import Digests
+from tests.patience import until
 
 pytestmark = pytest.mark.needs_root
 
@@ -26,8 +27,26 @@ def program(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     path = tmp_path / "program"
     path.write_bytes(b"one")
     fd = os.open(path, os.O_RDONLY)
+    tick(path)
     yield path, fd
     os.close(fd)
+
+
+def tick(path: Path) -> None:
+    """Until whatever changes it gives it another time: its file system's clock may stand still for 10 ms."""
+    probe = path.with_name("probe")
+
+    def later() -> bool:
+        probe.write_bytes(b"")
+        return probe.stat().st_ctime_ns > path.stat().st_ctime_ns
+
+    until(later)
+
+
+def just_after(path: Path) -> Callable[[], int]:
+    """A clock that stands still a second after the file was changed."""
+    at = path.stat().st_ctime_ns + 10**9
+    return lambda: at
 
 
 def sha(content: bytes) -> str:
@@ -58,7 +77,7 @@ def test_a_file_that_changed_is_read_again(program: tuple[Path, int]) -> None:
 
 
 def test_one_that_has_just_changed_is_not_remembered(program: tuple[Path, int]) -> None:
-    digests = Digests()
+    digests = Digests(just_after(program[0]))
 
     async def act() -> None:
         for _ in range(2):
@@ -71,7 +90,7 @@ def test_one_that_has_just_changed_is_not_remembered(program: tuple[Path, int]) 
 def test_a_time_that_was_set_back_does_not_make_it_old(program: tuple[Path, int]) -> None:
     path, fd = program
     os.utime(path, ns=(0, 0))
-    digests = Digests()
+    digests = Digests(just_after(path))
 
     async def act() -> None:
         for _ in range(2):
@@ -152,6 +171,7 @@ def test_one_that_changes_all_the_time_has_no_digest(
 
     def read(copy: int, identity: module._Identity) -> str | None:
         path.write_bytes(os.urandom(3))
+        tick(path)
         return really(copy, identity)
 
     monkeypatch.setattr(module, "_read", read)
