@@ -14,6 +14,7 @@ from immured.isolation.messages import Failed
 from immured.service.batches import journal
 from immured.wire.messages import Reply
 from immured.wire.strict_msgpack import unpack
+from tests.patience import PATIENCE_S
 from tests.service.harness import Client, Harness, serving, until
 
 
@@ -88,7 +89,7 @@ def test_a_result_is_given_only_once_its_outcome_is_durable(tmp_path: Path) -> N
             client.sock.setblocking(False)
             waiting = client.sock.recv(1 << 20)  # the hello, and the stream's head
             assert b"done" not in waiting
-            client.sock.settimeout(20)
+            client.sock.settimeout(PATIENCE_S)
         reply = await client.reply()
         assert ok(reply)["causes"] == {"exited": 1}
         assert any(b"done" in one.data for one in client.data)
@@ -182,10 +183,11 @@ def test_the_launchers_death_is_told_with_the_runs_that_nothing_is_known_of(tmp_
 
 def test_a_stopping_daemon_begins_no_more(tmp_path: Path) -> None:
     async def scenario(harness: Harness) -> None:
-        client = harness.connect()
-        await client.send(client.envelope("run.batch", {"runs": runs(*["sleep 0.3"] * 9), "concurrency": 2}))
+        client, over = harness.connect(), tmp_path / "over"
+        await client.send(client.envelope("run.batch", {"runs": runs(*[once(over)] * 9), "concurrency": 2}))
         await until(lambda: len(harness.launcher.gone) == 2)
         harness.service.stopping = True
+        over.touch()
         result = ok(await client.reply())
         assert (result["ended"], result["unstarted"], result["causes"]) == ("stopping", 7, {"exited": 2})
         again = await client.ask("run.batch", {"runs": runs("true")})

@@ -16,7 +16,7 @@ from immured.service.sandboxes.record import read_record
 from immured.service.sandboxes.recovery import OpenEntries, OpenEntry
 from immured.service.sandboxes.sandbox import Sandbox
 from immured.service.state import init_state
-from tests.service.harness import Harness, until
+from tests.service.harness import SCENARIO_S, Harness, until
 from tests.service.test_runs import code_of, result_of
 
 Scenario = Callable[[Harness, "Found"], Awaitable[None]]
@@ -48,7 +48,7 @@ def found_again(directory: Path, scenario: Scenario, *, paused: bool = False) ->
     state = init_state(directory / "state")
 
     async def whole() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(SCENARIO_S):
             async with Harness(state, Limits(), 16) as before:
                 client = before.connect()
                 [row] = result_of(await client.ask("sandbox.create", {}))["sandboxes"]
@@ -68,7 +68,9 @@ def the(harness: Harness) -> Sandbox:
     return next(iter(harness.service.sandboxes))
 
 
-def test_nobody_is_served_before_it_goes_on(tmp_path: Path) -> None:
+def test_nobody_is_served_before_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciling, "_GO_ON_S", 600.0)
+
     async def scenario(harness: Harness, found: Found) -> None:
         harness.launcher.keep(found.number, found.record, frozen=True)
         harness.launcher.freezes.clear()

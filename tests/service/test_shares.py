@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from immured.identity.policy.parse import parse_policy
 from immured.identity.policy.schema import Policy
+from immured.service import dispatch
 from immured.wire.messages import Reply
 from tests.service.harness import Client, Harness, serving, until
 from tests.service.test_reconcile import Found, found_again
@@ -220,8 +222,12 @@ def test_what_lies_on_the_disk_takes_of_the_disk(tmp_path: Path) -> None:
     serving(tmp_path, scenario, policy=quota(disk="80M"))
 
 
-def test_who_is_too_fast_is_told_when_to_come_again(tmp_path: Path) -> None:
+def test_who_is_too_fast_is_told_when_to_come_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000
+    monkeypatch.setattr(dispatch, "monotonic_ms", lambda: now)
+
     async def scenario(harness: Harness) -> None:
+        nonlocal now
         client = harness.connect()
         for _ in range(3):
             assert (await client.ask("status", {})).ok
@@ -234,7 +240,7 @@ def test_who_is_too_fast_is_told_when_to_come_again(tmp_path: Path) -> None:
         details = reply.error["details"]
         assert isinstance(details, dict)
         assert (details["of"], details["per_second"], details["burst"]) == ("key", 5, 3)
-        await asyncio.sleep(int(details["retry_ms"]) / 1000)
+        now += int(details["retry_ms"])
         await client.send(asked)  # its nonce was not used up
         reply = await client.reply()
         assert reply is not None
