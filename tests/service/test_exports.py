@@ -20,6 +20,7 @@ from immured.service import exports as module
 from immured.service.exporting import Exporter
 from immured.service.exports import Export, ExportHistory, Exports
 from tests.entries import entries_in
+from tests.patience import PATIENCE_S
 
 ACTOR = {"daemon": "ed25519:" + "0" * 32}
 GOOD = {"op": "copy", "done": True, "entries": 0, "bytes": 0, "began": False}
@@ -34,7 +35,7 @@ class Scene:
 
     async def order(self) -> dict[str, Any]:
         """The next one that the broker gives."""
-        body = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.theirs, 1 << 16), 20)
+        body = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.theirs, 1 << 16), PATIENCE_S)
         said: dict[str, Any] = msgpack.unpackb(body)
         return said
 
@@ -57,7 +58,7 @@ class Scene:
         ]
 
     async def until(self, so: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not so():  # noqa: ASYNC110 - what is waited for is partly a file's content
                 await asyncio.sleep(0.01)
 
@@ -97,7 +98,8 @@ def run(
 @pytest.fixture(autouse=True)
 def swift(monkeypatch: pytest.MonkeyPatch) -> None:
     # Long is what no test waits for, unless it is about that.
-    monkeypatch.setattr(module, "_SILENCE_S", 60.0)
+    for name in ("_SILENCE_S", "_STOP_S", "PROBE_S"):
+        monkeypatch.setattr(module, name, PATIENCE_S)
     monkeypatch.setattr(module, "_RETRY_S", 0.2)
 
 
@@ -135,6 +137,7 @@ def test_silence_is_a_failure_and_an_answer_ends_it(tmp_path: Path, monkeypatch:
     async def test(made: Scene) -> None:
         order = await made.order()
         await made.until(lambda: made.told() == ["export.failed export_silent"])
+        monkeypatch.setattr(module, "_SILENCE_S", PATIENCE_S)  # the next order is not answered either
         await made.none()  # whoever does not answer is not asked again
         assert made.one.failure is not None
         made.copied(order, began=True)
@@ -185,6 +188,7 @@ def test_what_is_wrong_with_the_copy_itself_is_told_after_what_was_wrong_with_it
             await made.order()
             made.answer(op="copy", code=code, message="x", remedy="")
         await made.order()
+        made.ledger.entry("test.flushed", ACTOR, {}).wait(PATIENCE_S)
         assert made.told() == ["export.failed export_unreachable", "export.failed export_differs"]
 
     run(tmp_path, test)
@@ -241,7 +245,11 @@ def test_what_the_last_daemon_left_failed_is_recovered(tmp_path: Path) -> None:
     run(tmp_path, test, history)
 
 
-def test_at_the_end_what_fails_is_tried_once_more_and_no_oftener(tmp_path: Path) -> None:
+def test_at_the_end_what_fails_is_tried_once_more_and_no_oftener(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", PATIENCE_S)
+
     async def test(made: Scene) -> None:
         await made.order()
         made.answer(op="copy", code="export_unreachable", message="full", remedy="")
@@ -250,7 +258,7 @@ def test_at_the_end_what_fails_is_tried_once_more_and_no_oftener(tmp_path: Path)
         ending = asyncio.create_task(made.exports.finish())
         await made.order()
         made.answer(op="copy", code="export_unreachable", message="full", remedy="")
-        await asyncio.wait_for(ending, 5)
+        await asyncio.wait_for(ending, PATIENCE_S)
         assert made.theirs.recv(1 << 16) == b""  # no order came after that, but its end
 
     run(tmp_path, test)
@@ -267,7 +275,7 @@ def test_at_the_end_the_rest_is_copied_and_who_is_silent_is_not_waited_for(tmp_p
             made.copied(order)
             order = await made.order()
         made.copied(order)
-        await asyncio.wait_for(ending, 20)
+        await asyncio.wait_for(ending, PATIENCE_S)
         assert made.one.entries == made.ledger.status().entries
 
     run(tmp_path, test)
