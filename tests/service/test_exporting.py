@@ -19,6 +19,7 @@ from immured.service.exporting import _ports, _writable
 from immured.service.ownership import hand_over
 from immured.service.state import Paths, init_state
 from tests.ledger.s3 import credentials, s3_server
+from tests.patience import PATIENCE_S
 
 USER = 64_322
 
@@ -30,7 +31,7 @@ from immured.service import confine, exporting, harden
 from immured.service.broker_user import User
 from immured.service.state import Paths
 
-role, state, audit, user = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+role, state, audit, user, everybodys = sys.argv[1], *map(Path, sys.argv[2:4]), int(sys.argv[4]), Path(sys.argv[5])
 ledger = os.open(state / "ledger", os.O_RDONLY | os.O_DIRECTORY)
 
 
@@ -56,7 +57,7 @@ def attempts():
         "read the keys": attempt(read(state / "keys/ledger.pem")),
         "write the keyring": attempt(write(state / "keys/keyring.json")),
         "read what everybody may": attempt(read("/etc/passwd")),
-        "write where everybody may": attempt(write("/tmp/immured-exporter-was-here")),
+        "write where everybody may": attempt(write(everybodys / "one")),
         "make a socket": attempt(lambda: socket.socket(socket.AF_UNIX).close()),
         "make a process": attempt(os.fork) if role == "exporter" else "",
     }
@@ -85,14 +86,17 @@ def place() -> Iterator[Path]:
         (place / "audit").mkdir()
         (place / "audit/there").touch()
         os.chown(place / "audit", USER, USER)
+        (place / "everybodys").mkdir()
+        (place / "everybodys").chmod(0o1777)
         yield place
 
 
 def attempts(place: Path, role: str) -> dict[str, str]:
     words = [sys.executable, "-c", ATTEMPTS, role, str(place / "state"), str(place / "audit"), str(USER)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True, cwd="/")
+    words.append(str(place / "everybodys"))
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=True, cwd="/")
     (place / "audit/one").unlink(missing_ok=True)
-    Path("/tmp/immured-exporter-was-here").unlink(missing_ok=True)
+    (place / "everybodys/one").unlink(missing_ok=True)
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -152,7 +156,7 @@ from immured.ledger.exports.place import Place
 from immured.service import exporting
 from immured.service.broker_user import User
 
-state, user, credentials = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+state, user, credentials, everybodys = Path(sys.argv[1]), int(sys.argv[2]), *map(Path, sys.argv[3:])
 server, other = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
 ports = [one.getsockname()[1] for one in (server, other)]
 place = Place("s3://bucket/logs", endpoint=f"http://127.0.0.1:{ports[0]}", credentials=credentials)
@@ -190,7 +194,7 @@ print(json.dumps({
     "read the credentials": attempt(lambda: os.close(os.open(credentials, os.O_RDONLY))),
     "read the keys": attempt(lambda: os.close(os.open(state / "keys/ledger.pem", os.O_RDONLY))),
     "read what everybody may": attempt(lambda: os.close(os.open("/etc/passwd", os.O_RDONLY))),
-    "write where everybody may": attempt(lambda: os.close(os.open("/tmp/immured-exporter-was-here", os.O_CREAT))),
+    "write where everybody may": attempt(lambda: os.close(os.open(everybodys / "one", os.O_CREAT))),
     "make a process": attempt(os.fork),
 }))
 """
@@ -199,7 +203,8 @@ print(json.dumps({
 @pytest.mark.needs_root
 def test_one_that_copies_to_a_server_connects_to_it_and_that_is_all(place: Path) -> None:
     words = [sys.executable, "-c", OUTWARD, str(place / "state"), str(USER), str(credentials(place))]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd="/")
+    words.append(str(place / "everybodys"))
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd="/")
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     allowed = ("connect to its server", "read the ledger", "read names of hosts", "sign with what it read")
@@ -235,13 +240,13 @@ def test_a_server_proves_who_it_is_to_one_behind_its_walls(place: Path) -> None:
     key, certificate = place / "key", place / "certificate"
     words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate)]
     names = ["-days", "2", "-subj", "/CN=s3", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*words, *names], check=True, capture_output=True, timeout=60)
+    subprocess.run([*words, *names], check=True, capture_output=True, timeout=PATIENCE_S)
     with s3_server(certificate, key) as server:
 
         def said(**environment: str) -> str:
             words = [sys.executable, "-c", OVER_TLS, str(place / "state"), str(USER), str(credentials(place))]
             return subprocess.run(
-                [*words, server.endpoint], capture_output=True, text=True, timeout=60, check=True, cwd="/",
+                [*words, server.endpoint], capture_output=True, text=True, timeout=PATIENCE_S, check=True, cwd="/",
                 env={**os.environ, **environment},
             ).stdout  # fmt: skip
 
@@ -264,5 +269,7 @@ print(sorted(one for one in sys.modules if one.partition(".")[0] in {"boto3", "b
 
 
 def test_the_daemon_itself_imports_nothing_of_what_copies() -> None:
-    done = subprocess.run([sys.executable, "-c", WEIGHT], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", WEIGHT], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     assert done.stdout.strip() == "[]"

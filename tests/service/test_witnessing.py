@@ -20,6 +20,7 @@ from immured.service.config import parse_config
 from immured.service.ownership import hand_over
 from immured.service.state import Paths, init_state
 from immured.service.witness_places import read_witnesses
+from tests.patience import PATIENCE_S
 
 USER = 64_323
 
@@ -66,7 +67,7 @@ print(json.dumps({
     "write the ledger": attempt(opened("current.jsonl", write, ledger)),
     "write beside it": attempt(opened("other", write, ledger)),
     "read the keys": attempt(opened(state / "keys/ledger.pem", os.O_RDONLY)),
-    "write where everybody may": attempt(opened("/tmp/immured-collector-was-here", write)),
+    "write where everybody may": attempt(opened(state.parent / "everybodys/one", write)),
     "make a process": attempt(os.fork),
 }))
 """
@@ -79,6 +80,8 @@ def state() -> Iterator[Path]:
         place.chmod(0o755)
         init_state(place / "state")
         hand_over(Paths(place / "state"), User(USER, USER))
+        (place / "everybodys").mkdir()
+        (place / "everybodys").chmod(0o1777)
         yield place / "state"
 
 
@@ -87,9 +90,8 @@ def test_it_connects_to_its_witness_reads_the_ledger_and_that_is_all(state: Path
     with socket.create_server(("127.0.0.1", 0)) as witness, socket.create_server(("127.0.0.1", 0)) as other:
         ports = [str(one.getsockname()[1]) for one in (witness, other)]
         words = [sys.executable, "-c", ATTEMPTS, str(state), *ports, str(USER), KEY]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True, cwd="/")
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=True, cwd="/")
     found = json.loads(done.stdout.splitlines()[-1])
-    Path("/tmp/immured-collector-was-here").unlink(missing_ok=True)
     may = ("connect to the witness", "ask for a name", "read the ledger")
     assert [found.pop(one) for one in may] == ["done"] * 3
     if landlock_abi() < 4:  # ports are told apart from Linux 6.7 on
