@@ -20,7 +20,8 @@ from immured.client.question import Question
 from immured.client.sandbox import Sandbox
 from immured.client.throwaway import ThrowawayDaemon
 from immured.errors import ImmuredError
-from tests.sandboxes.waiting import code, until
+from tests.patience import PATIENCE_S, until
+from tests.sandboxes.waiting import code, runs
 
 pytestmark = pytest.mark.needs_root
 
@@ -60,12 +61,12 @@ def test_every_exec_has_a_cause_of_its_own(
 
 
 def test_its_limits_are_within_the_sandboxs(client: Client) -> None:
-    with client.sandbox(limits={"memory": "64M", "wall": "20s"}) as made:
-        for limits in ({"memory": "128M"}, {"wall": "30s"}, {"wall": "none"}):
+    with client.sandbox(limits={"memory": "64M", "wall": "60s"}) as made:
+        for limits in ({"memory": "128M"}, {"wall": "90s"}, {"wall": "none"}):
             with pytest.raises(ImmuredError) as refused:
                 made.exec(["/bin/true"], limits=limits)
             assert code(refused) == "bad_argument"
-        assert made.exec(["/bin/true"], limits={"memory": "32M", "wall": "10s"}).exit_code == 0
+        assert made.exec(["/bin/true"], limits={"memory": "32M", "wall": "50s"}).exit_code == 0
 
 
 @pytest.mark.needs_cgroup2
@@ -92,7 +93,7 @@ def test_execs_run_side_by_side(daemon: ThrowawayDaemon, sandbox: Sandbox) -> No
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert outputs == {"a": b"a\n", "b": b"b\n"}
 
 
@@ -117,7 +118,7 @@ def test_an_attached_one_does_not(daemon: ThrowawayDaemon, sandbox: Sandbox, ent
     until(lambda: any(one.live for one in sandbox.execs()))
     client.close()
     until(lambda: not any(one.live for one in sandbox.execs()))
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert entries("exec.finished", sandbox.id)[-1]["data"]["cause"] == "killed"
 
 
@@ -185,9 +186,8 @@ def test_what_it_was_given_at_its_start_is_all_of_its_input(sandbox: Sandbox) ->
     ("number", "cause"), [(signal.SIGTERM, "signaled"), (signal.SIGKILL, "killed"), (signal.SIGUSR1, "signaled")]
 )
 def test_signals_are_commands(sandbox: Sandbox, entries: Entries, number: int, cause: str) -> None:
-    one = sandbox.start(SLEEP)
-    until(lambda: any(one.state == "running" for one in sandbox.execs()))
-    time.sleep(0.1)
+    one = sandbox.start(["/bin/sleep", f"313{number:03}"])
+    until(lambda: runs(b"/bin/sleep\000313%03d\0" % number))  # a signal before that is the warden's to deliver or not
     one.signal(number)
     result = one.wait()
     assert result.cause == cause

@@ -17,7 +17,8 @@ from immured.client.question import Question
 from immured.client.sandbox import Exec, Sandbox
 from immured.client.throwaway import ThrowawayDaemon
 from immured.errors import ImmuredError
-from tests.sandboxes.waiting import code, until
+from tests.patience import until
+from tests.sandboxes.waiting import code
 
 pytestmark = pytest.mark.needs_root
 
@@ -145,18 +146,19 @@ def test_pausing_twice_is_a_wrong_state_and_changes_are_entries(sandbox: Sandbox
 
 
 def test_its_time_ends_it(client: Client, entries: Entries) -> None:
-    made = client.sandbox(ttl=1.0)
+    made = client.sandbox(ttl=5.0)
     until(lambda: made.refresh().state == "ended")
     assert made.refresh().cause == "expired"
     with pytest.raises(ImmuredError) as refused:
         made.exec(["/bin/true"])
     assert code(refused) == "wrong_state"
+    until(lambda: entries("sandbox.ended", made.id))  # nobody asked for it: it is over before that is on disk
     assert entries("sandbox.ended", made.id)[0]["data"]["cause"] == "expired"
     made.remove()
 
 
 def test_extended_it_lives_on(client: Client) -> None:
-    with client.sandbox(ttl=5) as made:
+    with client.sandbox(ttl=15) as made:
         before = made.refresh().expires_ms
         assert made.extend(600).expires_ms > before + 500_000
         time.sleep(max(0.0, before / 1000 - time.time()) + 0.5)

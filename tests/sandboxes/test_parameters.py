@@ -23,6 +23,7 @@ from immured.client.snapshots import Snapshots
 from immured.client.throwaway import ThrowawayDaemon
 from immured.manifest.signature import show_signatures, sign
 from immured.wire.keys import PrivateKey
+from tests.patience import PATIENCE_S
 from tests.terminal.person import IMMURE
 
 Entries = Callable[..., list[dict[str, Any]]]
@@ -227,7 +228,8 @@ def test_the_command_line_fills_in(daemon: ThrowawayDaemon, shelf: Path, tmp_pat
     def immure(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*IMMURE, words[0], "--state", str(daemon.state), *words[1:]],
-            capture_output=True, text=True, check=False, input=stdin, timeout=60, cwd=tmp_path, env={**os.environ},
+            capture_output=True, text=True, check=False, input=stdin, timeout=PATIENCE_S, cwd=tmp_path,
+            env={**os.environ},
         )  # fmt: skip
 
     one = ("--manifest", str(file), "--set", f"project={shelf}/one")

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from immured.errors import ImmuredError
+from tests.patience import until
 
-__all__ = ["code", "runs", "until"]
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
-        time.sleep(0.02)
+__all__ = ["code", "has_the_terminal", "runs", "until"]
 
 
 def runs(words: bytes) -> bool:
@@ -27,6 +19,18 @@ def runs(words: bytes) -> bool:
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and (entry / "cmdline").read_bytes() == words:
                 return True
+    return False
+
+
+def has_the_terminal(words: bytes) -> bool:
+    """Whether one with this command line is in its terminal's foreground, where a key's signal reaches it."""
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes() == words:
+                # As proc(5) has it: state, parent, group, session, terminal, and which group is in its foreground.
+                _, _, group, _, _, foreground = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:6]
+                if group == foreground:
+                    return True
     return False
 
 

@@ -13,12 +13,13 @@ import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Person", "surroundings"]
+from tests.patience import PATIENCE_S, until
 
-SECONDS = 30.0
+__all__ = ["Person", "surroundings"]
 
 
 def surroundings(**more: str) -> dict[str, str]:
@@ -69,7 +70,7 @@ class Person:
     def type(self, keys: bytes) -> None:
         os.write(self.master, keys)
 
-    def see(self, pattern: bytes, seconds: float = SECONDS) -> re.Match[bytes]:
+    def see(self, pattern: bytes, seconds: float = PATIENCE_S) -> re.Match[bytes]:
         """Waits until it is on the screen, and takes it and what is before it away."""
         deadline = time.monotonic() + seconds
         while (found := re.search(pattern, self.screen)) is None:
@@ -85,7 +86,7 @@ class Person:
         pieces = [self.screen]
         tail = self.screen
         while end not in tail:
-            assert select.select([self.master], [], [], SECONDS)[0], f"{end!r} did not come after {tail[-200:]!r}"
+            assert select.select([self.master], [], [], PATIENCE_S)[0], f"{end!r} did not come after {tail[-200:]!r}"
             pieces.append(os.read(self.master, 65_536))
             tail = tail[-len(end) :] + pieces[-1]
         found, _, self.screen = b"".join(pieces).partition(end)
@@ -93,21 +94,9 @@ class Person:
 
     def child(self) -> int:
         """The command's process: what the leader waits for."""
-        deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
-            with open(f"/proc/{self.pid}/task/{self.pid}/children") as file:
-                found = file.read().split()
-            if found:
-                return int(found[0])
-            time.sleep(0.01)
-        raise AssertionError("the command was not started")
-
-    def until(self, condition: Any) -> None:
-        """Waits until `condition()` holds."""
-        deadline = time.monotonic() + SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, "it did not come to be"
-            time.sleep(0.01)
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        until(lambda: children.read_text().split())
+        return int(children.read_text().split()[0])
 
 
 IMMURE = [sys.executable, "-m", "immured.cli"]

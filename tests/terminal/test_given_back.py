@@ -17,6 +17,7 @@ from immured.wire.envelope import decode_envelope
 from immured.wire.messages import DATA, Command, parse_command, parse_data
 from immured.wire.sockets import EndOfStream
 from tests.client.peer import USER, Peer, Served, record, result_of
+from tests.patience import until
 from tests.terminal.person import IMMURE, Person
 
 EXEC = b"e" + b"0" * 20
@@ -63,7 +64,7 @@ class Program:
                     return
                 elif b"h" in typed:
                     shown += self.say(served, command, b"hung\r\n")
-                    self.released.wait(60)
+                    self.released.wait()
                 elif b"f" in typed:
                     shown += self.say(served, command, FULL_SCREEN + b"FULL")
                 else:
@@ -170,7 +171,7 @@ def test_it_dies_and_another_gives_the_terminal_back(person: Callable[..., Perso
     sitting.type(b"f")
     sitting.see(b"FULL")
     os.kill(sitting.child(), number)
-    sitting.until(lambda: sitting.settings() == sitting.before)
+    until(lambda: sitting.settings() == sitting.before)
     sitting.see(TAKEN_BACK)
 
 
@@ -184,8 +185,8 @@ def test_who_has_set_the_terminal_since_keeps_it(person: Callable[..., Person]) 
     others[3] |= termios.ECHO
     termios.tcsetattr(sitting.master, termios.TCSANOW, others)
     os.kill(child, signal.SIGKILL)
-    sitting.until(lambda: not os.path.exists(f"/proc/{child}"))
-    sitting.until(lambda: not guards(child))
+    until(lambda: not os.path.exists(f"/proc/{child}"))
+    until(lambda: not guards(child))
     assert sitting.settings() == others
 
 
@@ -219,10 +220,10 @@ def test_it_is_suspended_and_goes_on(person: Callable[..., Person]) -> None:
     sitting = person()
     child = sitting.child()
     sitting.type(b"~\x1a")
-    sitting.until(lambda: state(child) == "T")
+    until(lambda: state(child) == "T")
     assert sitting.settings() == sitting.before
     os.kill(child, signal.SIGCONT)
-    sitting.until(lambda: sitting.settings() != sitting.before)
+    until(lambda: sitting.settings() != sitting.before)
     sitting.type(b"a")
     sitting.see(b"A")
     sitting.type(b"q")
@@ -235,10 +236,10 @@ def test_after_a_stop_that_it_did_not_see_it_takes_the_terminal_again(person: Ca
     sitting = person()
     child = sitting.child()
     os.kill(child, signal.SIGSTOP)
-    sitting.until(lambda: state(child) == "T")
+    until(lambda: state(child) == "T")
     termios.tcsetattr(sitting.master, termios.TCSANOW, sitting.before)
     os.kill(child, signal.SIGCONT)
-    sitting.until(lambda: sitting.settings() != sitting.before)
+    until(lambda: sitting.settings() != sitting.before)
     sitting.type(b"q")
     assert given_back(sitting, 7)
 
@@ -266,7 +267,7 @@ def test_the_window_is_closed(tmp_path: Path, person: Callable[..., Person]) -> 
     child = sitting.child()
     os.close(sitting.master)
     sitting.master = os.open(os.devnull, os.O_RDWR)
-    sitting.until(lambda: state(child) == "Z")
+    until(lambda: state(child) == "Z")
 
 
 def test_without_a_terminal_it_is_refused(tmp_path: Path) -> None:

@@ -10,11 +10,15 @@ import pytest
 from immured import Client
 from immured.client import Sandbox, Terminal
 from immured.client.throwaway import ThrowawayDaemon
+from tests.patience import PATIENCE_S, until
+from tests.sandboxes.waiting import has_the_terminal
 from tests.terminal.conftest import PROMPT, Sit
 from tests.terminal.person import IMMURE, Person
 
 pytestmark = pytest.mark.needs_root
 
+LONG = 1_000_061
+"""Seconds that nobody else's `sleep` lasts."""
 LEFT = b"\x1b[D"
 UP = b"\x1b[A"
 
@@ -39,7 +43,7 @@ def test_it_is_on_a_terminal_of_the_sandbox_s_own(shell: Person) -> None:
 
 
 def test_an_interrupt_key_interrupts_what_runs_and_not_the_shell(shell: Person) -> None:
-    shell.type(b"sh -c 'echo begun; exec sleep 60'\r")
+    shell.type(b"sh -c 'echo begun; exec sleep 1000'\r")
     shell.see(rb"[\r\n]begun\r\n")
     shell.type(b"\x03")
     shell.see(PROMPT)
@@ -49,7 +53,7 @@ def test_an_interrupt_key_interrupts_what_runs_and_not_the_shell(shell: Person) 
 
 def test_jobs_are_stopped_put_into_the_background_and_brought_back(shell: Person) -> None:
     # exec: dash vforks, and a stop that comes before the child's exec leaves it waiting, neither stopped nor running.
-    shell.type(b"sh -c 'echo begun; exec sleep 61'\r")
+    shell.type(b"sh -c 'echo begun; exec sleep %d'\r" % LONG)
     shell.see(rb"[\r\n]begun\r\n")  # it has the terminal: a key before that is the shell's
     shell.type(b"\x1a")
     shell.see(rb"\[1\]\+  Stopped +sh -c")
@@ -58,15 +62,11 @@ def test_jobs_are_stopped_put_into_the_background_and_brought_back(shell: Person
     shell.type(b"jobs\r")
     shell.see(rb"\[1\]\+  Running +sh -c")
     shell.type(b"fg\r")
-    shell.see(rb"[\r\n]sh -c 'echo begun; exec sleep 61'\r\n")
+    shell.see(rb"[\r\n]sh -c 'echo begun; exec sleep %d'\r\n" % LONG)
     # bash says so before the job has the terminal: what is typed in between is the shell's, which goes on waiting.
-    for _ in range(10):
-        shell.type(b"\x03")
-        with contextlib.suppress(AssertionError):
-            shell.see(PROMPT, 3)
-            break
-    else:
-        pytest.fail("the job was not interrupted")
+    until(lambda: has_the_terminal(b"sleep\0%d\0" % LONG))
+    shell.type(b"\x03")
+    shell.see(PROMPT)
 
 
 def test_a_new_size_arrives(shell: Person) -> None:
@@ -75,7 +75,7 @@ def test_a_new_size_arrives(shell: Person) -> None:
     shell.see(PROMPT)  # until then the terminal is stty's, and so would be the signal
     shell.resize(40, 132)
     # The new size is a command of its own, which keys may overtake; bash runs a trap at the next line that it reads.
-    for _ in range(10):
+    for _ in range(int(PATIENCE_S / 3)):
         shell.type(b"\r")
         with contextlib.suppress(AssertionError):
             shell.see(rb"now 40 132\r\n", 3)
@@ -203,6 +203,7 @@ def test_a_daemon_that_dies_and_comes_back_is_a_pause_in_a_terminal_that_goes_on
             person.type(b"x=kept\r")
             person.see(PROMPT)
             daemon.kill()
+            person.see(rb"connection lost")  # what is typed before it is noticed is on its way to the dead one
             daemon.start()
             person.type(b"echo still $x\r")
             person.see(rb"[\r\n]still kept\r\n")

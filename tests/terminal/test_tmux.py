@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +13,11 @@ import pytest
 
 from immured.client import Sandbox
 from immured.client.throwaway import ThrowawayDaemon
-from tests.sandboxes.waiting import runs, until
+from tests.patience import PATIENCE_S, until
+from tests.sandboxes.waiting import has_the_terminal
 from tests.terminal.person import IMMURE, surroundings
 
 pytestmark = pytest.mark.needs_root
-
-SECONDS = 30.0
 
 
 class Tmux:
@@ -28,11 +26,10 @@ class Tmux:
     def __init__(self, place: Path) -> None:
         self._socket = str(place / "tmux")
         self.call("-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "30", "env PS1='host> ' /bin/bash --norc")
-        self.wait("^host>")
 
     def call(self, *words: str) -> str:
         done = subprocess.run(
-            ["tmux", "-S", self._socket, *words], check=True, capture_output=True, text=True, timeout=60,
+            ["tmux", "-S", self._socket, *words], check=True, capture_output=True, text=True, timeout=PATIENCE_S,
             env=surroundings(TERM="screen"),
         )  # fmt: skip
         return done.stdout
@@ -46,10 +43,17 @@ class Tmux:
 
     def wait(self, pattern: str) -> str:
         """Until it is on the screen."""
-        deadline = time.monotonic() + SECONDS
-        while not re.search(pattern, shown := self.screen(), re.MULTILINE):
-            assert time.monotonic() < deadline, f"{pattern!r} is not on the screen:\n{shown}"
-            time.sleep(0.05)
+        shown = ""
+
+        def is_shown() -> bool:
+            nonlocal shown
+            shown = self.screen()
+            return re.search(pattern, shown, re.MULTILINE) is not None
+
+        try:
+            until(is_shown)
+        except AssertionError:
+            raise AssertionError(f"{pattern!r} is not on the screen:\n{shown}") from None
         return shown
 
     def close(self) -> None:
@@ -61,8 +65,11 @@ def tmux(tmp_path: Path) -> Iterator[Tmux]:
     if shutil.which("tmux") is None:
         pytest.fail("tmux is not installed: scripts/system-packages test")
     server = Tmux(tmp_path)
-    yield server
-    server.close()
+    try:
+        server.wait("^host>")
+        yield server
+    finally:
+        server.close()
 
 
 def test_a_session_as_a_person_has_it(tmux: Tmux, daemon: ThrowawayDaemon, sandbox: Sandbox) -> None:
@@ -77,13 +84,15 @@ def test_a_session_as_a_person_has_it(tmux: Tmux, daemon: ThrowawayDaemon, sandb
     tmux.keys("Up", "Enter")
     tmux.wait(r"^hello\n(.*\n)*hello$")
 
-    tmux.keys("sleep 60", "Enter")
+    tmux.keys("sleep 1000060", "Enter")
+    # Before that the key is the shell's, which then forgets what it has read, or waits for what it has started.
+    until(lambda: has_the_terminal(b"sleep\0001000060\0"))
     tmux.keys("C-c")
     tmux.wait(r"\^C")
-    tmux.keys("sleep 62", "Enter")
-    until(lambda: runs(b"sleep\00062\0"), SECONDS)
+    tmux.keys("sleep 1000062", "Enter")
+    until(lambda: has_the_terminal(b"sleep\0001000062\0"))
     tmux.keys("C-z")
-    tmux.wait(r"\[1\]\+ +Stopped +sleep 62")
+    tmux.wait(r"\[1\]\+ +Stopped +sleep 1000062")
     tmux.keys("kill %1; wait; clear", "Enter")
 
     tmux.keys("vim -u NONE -N -c 'set laststatus=2' /tmp/poem", "Enter")
