@@ -17,6 +17,7 @@ from examples import agent
 from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.keys import PrivateKey
+from tests.patience import PATIENCE_S
 from tests.walls.acting import AsUserError, as_user
 
 pytestmark = pytest.mark.needs_root
@@ -55,7 +56,7 @@ def acting(daemon: ThrowawayDaemon, key: PrivateKey) -> Acting:
 
     def act(work: Callable[[Client], Any]) -> Any:
         def connected() -> Any:
-            with Client(daemon.socket, key, daemon_key, timeout=60) as client:
+            with Client(daemon.socket, key, daemon_key, timeout=PATIENCE_S) as client:
                 return work(client)
 
         return as_user(CALLER, connected)

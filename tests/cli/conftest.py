@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.client.peer import DAEMON, USER, Peer, Served
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = [sys.executable, "-m", "immured.cli"]
 INSTALLED = Path(sysconfig.get_path("scripts")) / "immure"
-PATIENCE = 120
 
 Said = tuple[int, bytes, bytes]
 """Exit status, stdout, stderr."""
@@ -56,7 +56,7 @@ def say(
     """What a command says and how it ends. Of our own environment it gets what a shell has."""
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("IMMURE", "SUDO_"))}
     done = subprocess.run(
-        command, input=stdin, capture_output=True, timeout=PATIENCE, check=False, cwd=cwd,
+        command, input=stdin, capture_output=True, timeout=PATIENCE_S, check=False, cwd=cwd,
         env=surroundings | {"UBSAN_OPTIONS": "print_stacktrace=1"} | (environment or {}),
     )  # fmt: skip
     assert b"Sanitizer" not in done.stderr, done.stderr.decode(errors="replace")

@@ -17,6 +17,7 @@ from immured.host.check import Check, Status, in_child
 from immured.host.doctor import Daemon, Report, examine
 from immured.host.ids import BROKER_IDS, SLOT_SIZE
 from immured.host.landlock import LADDER
+from tests.patience import PATIENCE_S
 from tests.walls.acting import as_user
 
 UNIFIED = "30 1 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -294,7 +295,7 @@ def test_a_chroot_is_named_as_what_forbids_user_namespaces(tmp_path: Path) -> No
         "print(probes_kernel.namespace('user', syscalls.CLONE_NEWUSER).remedy)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     assert done.stdout.startswith("in a chroot the kernel makes none: enter that root by pivot_root")
 

@@ -19,7 +19,7 @@ from immured.client.elevation import Proposals
 from immured.client.throwaway import ThrowawayDaemon
 from immured.manifest.signature import show_signatures, sign
 from immured.wire.keys import PrivateKey
-from tests.cli.conftest import PATIENCE
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.needs_root
 
@@ -115,7 +115,7 @@ def late(daemon: ThrowawayDaemon, place: Path, *lines: str) -> list[str]:
         name = 1 if split[0] in ("kill", "batch", "status", "run", "plan", "preflight") else 2
         done = subprocess.run(
             [sys.executable, "-c", LATE, *split[:name], "--state", str(daemon.state), "--as", "nobody", *split[name:]],
-            capture_output=True, cwd=place, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL,
+            capture_output=True, cwd=place, timeout=PATIENCE_S, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         if any(wrong in done.stderr for wrong in (b"imported late", b"Traceback", b"immure: usage")):
             wrongs.append(f"immure {words}: {done.stderr.decode()}")

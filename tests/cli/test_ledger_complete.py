@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from immured.cli.app import app
 from immured.ledger import Ledger, entry_types
 from immured.service.state import init_state
+from tests.patience import PATIENCE_S
 
 BY = {"daemon": "test"}
 
@@ -24,7 +25,7 @@ def state(tmp_path: Path) -> Path:
 def written(state: Path, *told: tuple[str, dict[str, Any]]) -> None:
     ledger = Ledger.open(state)
     for kind, data in told:
-        ledger.entry(kind, BY, data).wait(20)
+        ledger.entry(kind, BY, data).wait(PATIENCE_S)
     ledger.close()
 
 

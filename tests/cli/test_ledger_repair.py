@@ -15,6 +15,7 @@ from immured.cli.app import app
 from immured.errors import ConfigurationError
 from immured.ledger import Ledger
 from immured.service.state import init_state
+from tests.patience import PATIENCE_S
 
 BY = {"daemon": "test"}
 
@@ -24,11 +25,11 @@ def state(tmp_path: Path) -> Path:
     root = init_state(tmp_path / "state").paths.root
     ledger = Ledger.open(root)
     for number in range(3):
-        ledger.entry("test.entered", BY, {"number": number}).wait(20)
+        ledger.entry("test.entered", BY, {"number": number}).wait(PATIENCE_S)
     ledger.close()
     ledger = Ledger.open(root)
-    ledger.entry("test.entered", BY, {"number": 3}).wait(20)
-    ledger.entry("test.entered", BY, {"number": 4}).wait(20)
+    ledger.entry("test.entered", BY, {"number": 3}).wait(PATIENCE_S)
+    ledger.entry("test.entered", BY, {"number": 4}).wait(PATIENCE_S)
     ledger.close()
     (root / "ledger" / "resume").unlink(missing_ok=True)
     return root

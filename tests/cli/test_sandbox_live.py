@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -17,6 +16,7 @@ from immured import AsyncClient, Client
 from immured.client import Refusal, Sandbox
 from immured.client.throwaway import ThrowawayDaemon
 from tests.cli.conftest import PYTHON, Said, say
+from tests.patience import PATIENCE_S, until
 
 pytestmark = pytest.mark.needs_root
 
@@ -90,7 +90,7 @@ def test_who_stops_attending_leaves_it_running(daemon: ThrowawayDaemon, sandbox:
         assert attached.stdout is not None
         assert attached.stdout.readline() == b"ready\n"
         os.kill(attached.pid, signal.SIGINT)
-        assert attached.wait(60) == 130
+        assert attached.wait(PATIENCE_S) == 130
     facts = started.facts()
     assert facts is not None
     assert facts.live
@@ -107,28 +107,26 @@ def test_an_exec_ends_with_its_connection(daemon: ThrowawayDaemon, sandbox: Sand
     until(lambda: all(not one.live for one in sandbox.execs()))
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_log_is_followed_through_lost_connections(daemon: ThrowawayDaemon, sandbox: Sandbox) -> None:
     line = "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); sleep 0.01; done"
     started = sandbox.start(["sh", "-c", line])
     with daemon.client() as another:
         following = another.at(sandbox.id).find(started.id).follow()
-        done = threading.Event()
+        done, came = threading.Event(), threading.Event()
 
         def break_it() -> None:
             while not done.wait(0.2):
-                another.close()
+                if came.is_set():  # else nothing would ever come where a connection takes longer
+                    came.clear()
+                    another.close()
 
         breaker = threading.Thread(target=break_it)
         breaker.start()
         try:
-            found = b"".join(data for _, data in following)
+            found = b""
+            for _, data in following:
+                found += data
+                came.set()
             assert following.result.exit_code == 0
         finally:
             done.set()
@@ -139,7 +137,7 @@ def test_a_log_is_followed_through_lost_connections(daemon: ThrowawayDaemon, san
 def test_many_execs_at_once(daemon: ThrowawayDaemon) -> None:
     async def work() -> None:
         async with (
-            AsyncClient(daemon.socket, daemon.admin_key, timeout=60) as client,
+            AsyncClient(daemon.socket, daemon.admin_key, timeout=PATIENCE_S) as client,
             await client.sandbox() as sandbox,
         ):
             results = await asyncio.gather(*(sandbox.exec(["sh", "-c", f"echo {n}; exit {n}"]) for n in range(20)))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from immured.isolation.profiles import parse_profile
+from tests.patience import PATIENCE_S
 
 Seccomp = Callable[..., subprocess.CompletedProcess[str]]
 NEEDED = "execve execveat exit exit_group read write clock_gettime rt_sigreturn restart_syscall".split()
@@ -26,7 +27,7 @@ def seccomp(tmp_path: Path) -> Seccomp:
     def call(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "immured.cli", "seccomp", *arguments],
-            input=stdin, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False,
+            input=stdin, capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
 
     return call

@@ -27,12 +27,12 @@ from immured.wire.messages import (
     parse_data,
 )
 from immured.wire.sockets import EndOfStream, receive_some
+from tests.patience import PATIENCE_S
 
 __all__ = ["DAEMON", "USER", "Peer", "Served", "record", "result_of"]
 
 DAEMON = PrivateKey(b"\xda" * 32)
 USER = PrivateKey(b"\xa1" * 32)
-SECONDS = 30.0
 
 
 def record(data: bytes) -> dict[str, object]:
@@ -57,7 +57,7 @@ class Served:
         self.sock = sock
         self.number = number
         self._reader = FrameReader()
-        sock.settimeout(SECONDS)
+        sock.settimeout(PATIENCE_S)
 
     def hello(self, key: PrivateKey = DAEMON) -> None:
         hello = Hello(key.id, b"boot", 1, "0", {"more": True})
@@ -117,8 +117,12 @@ class Peer:
         (directory / "daemon.pub").write_bytes(DAEMON.public.to_pem())
         self._script = script
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(self.socket))
-        self._listener.listen()
+        try:
+            self._listener.bind(str(self.socket))
+            self._listener.listen()
+        except OSError:
+            self._listener.close()
+            raise
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self.trouble: BaseException | None = None
 
@@ -130,7 +134,7 @@ class Peer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(SECONDS)
+        self._thread.join(PATIENCE_S)
         self._listener.close()
         if kind is None and self.trouble is not None:
             raise self.trouble

@@ -7,11 +7,10 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-WITHIN = 30.0
+from tests.patience import PATIENCE_S, until
 
 
 class SshAgent:
@@ -28,14 +27,16 @@ class SshAgent:
         self._process = subprocess.Popen(
             ["ssh-agent", "-D", "-a", str(self.path)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + WITHIN
-        while not self._listens():
-            assert self._process.poll() is None, "ssh-agent ended"
-            assert time.monotonic() < deadline, "ssh-agent did not begin to listen"
-            time.sleep(0.005)
+        try:
+            until(self._listens)
+        except BaseException:
+            self.stop()
+            raise
 
     def _listens(self) -> bool:
         """Whether it accepts: between bind() and listen() its socket is there, and refuses."""
+        assert self._process is not None
+        assert self._process.poll() is None, "ssh-agent ended"
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self.path)) == 0
 
@@ -43,7 +44,7 @@ class SshAgent:
         process, self._process = self._process, None
         if process is not None:
             process.terminate()
-            process.wait(WITHIN)
+            process.wait(PATIENCE_S)
         self.path.unlink(missing_ok=True)
 
     def add(self, key: Path, *options: str) -> None:
@@ -51,7 +52,7 @@ class SshAgent:
 
     def tell(self, *command: str, given: str = "") -> None:
         subprocess.run(
-            command, check=True, env=self.environment, input=given, text=True, capture_output=True, timeout=WITHIN
+            command, check=True, env=self.environment, input=given, text=True, capture_output=True, timeout=PATIENCE_S
         )
 
 
@@ -68,5 +69,5 @@ def ssh_agent(directory: Path) -> Iterator[SshAgent]:
 def make_key(path: Path, *, kind: str = "ed25519", comment: str = "") -> Path:
     """A private key as ssh-keygen makes it; its .pub stands beside it."""
     command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment or path.name, "-f", str(path)]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=WITHIN)
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=PATIENCE_S)
     return path

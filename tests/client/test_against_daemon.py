@@ -18,6 +18,7 @@ from immured import AsyncClient, Client
 from immured.client import Refusal
 from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.keys import PrivateKey
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.needs_root
 
@@ -30,12 +31,12 @@ def daemon() -> Iterator[ThrowawayDaemon]:
 
 @pytest.fixture(scope="module")
 def client(daemon: ThrowawayDaemon) -> Iterator[Client]:
-    with Client(daemon.socket, daemon.admin_key, timeout=60) as connected:
+    with Client(daemon.socket, daemon.admin_key, timeout=PATIENCE_S) as connected:
         yield connected
 
 
 def asynchronous(daemon: ThrowawayDaemon) -> AsyncClient:
-    return AsyncClient(daemon.socket, daemon.admin_key, timeout=60)
+    return AsyncClient(daemon.socket, daemon.admin_key, timeout=PATIENCE_S)
 
 
 def test_output_beyond_what_a_reply_carries_is_cut_and_says_so(client: Client) -> None:
@@ -124,7 +125,7 @@ def test_threads_share_one_client(client: Client) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert found == {number: f"{number}\n".encode() for number in range(12)}
 
 
@@ -148,7 +149,7 @@ def test_asynchronous_input_and_output_are_whole(daemon: ThrowawayDaemon) -> Non
 
 
 def test_a_live_sandbox_can_be_ended(daemon: ThrowawayDaemon, client: Client) -> None:
-    with client.start(["/bin/sh", "-c", "echo ready; sleep 60"]) as run:
+    with client.start(["/bin/sh", "-c", "echo ready; sleep 600"]) as run:
         assert next(iter(run)) == ("stdout", b"ready\n")
         runs = client.status()["runs"]
         assert isinstance(runs, list)
@@ -165,7 +166,7 @@ def test_a_plan_runs_nothing(client: Client) -> None:
 def test_a_runner_may_run_and_no_more(daemon: ThrowawayDaemon, client: Client, tmp_path: Path) -> None:
     key = PrivateKey.generate()
     client.key_add("runner", key.public, role="runner")
-    with Client(daemon.socket, key, timeout=60) as runner:
+    with Client(daemon.socket, key, timeout=PATIENCE_S) as runner:
         assert runner.run(["/bin/true"]).ok
         with pytest.raises(Refusal, match="denied") as refused:
             runner.key_list()
@@ -203,5 +204,5 @@ def test_openssl_verifies_a_reply_s_signature(daemon: ThrowawayDaemon, tmp_path:
     message.write_bytes(pae(envelope.type, envelope.payload))
     signature.write_bytes(envelope.signatures[0][1])
     command = f"openssl pkeyutl -verify -pubin -inkey {daemon.daemon_key} -rawin -in {message} -sigfile {signature}"
-    checked = subprocess.run(command.split(), check=False, capture_output=True, timeout=30)
+    checked = subprocess.run(command.split(), check=False, capture_output=True, timeout=PATIENCE_S)
     assert checked.returncode == 0, checked

@@ -26,19 +26,20 @@ from tests.client.test_client import (
     streaming_echo,
     until_closed,
 )
+from tests.patience import PATIENCE_S
 
 T = TypeVar("T")
 
 
 def client(peer: Peer) -> AsyncClient:
-    return AsyncClient(peer.socket, USER, timeout=20)
+    return AsyncClient(peer.socket, USER, timeout=PATIENCE_S)
 
 
 def within(work: Coroutine[None, None, T]) -> T:
     """Runs it, and fails rather than hangs."""
 
     async def bounded() -> T:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(2 * PATIENCE_S):
             return await work
 
     return asyncio.run(bounded())
@@ -244,7 +245,7 @@ def test_a_cancelled_call_leaves_the_connection_whole(serving: Serving) -> None:
 
     def script(served: Served) -> None:
         served.hello()
-        release.wait(20)
+        release.wait(PATIENCE_S)
         while True:
             command, digest, _ = served.command()
             if command.cmd == "status":

@@ -23,12 +23,13 @@ from immured.wire.sockets import EndOfStream
 from tests.client.conftest import Serving
 from tests.client.peer import USER, Peer, Served, record, result_of
 from tests.descriptors import descriptors
+from tests.patience import PATIENCE_S
 
 STRANGER = PrivateKey(b"\x5e" * 32)
 
 
 def client(peer: Peer) -> Client:
-    return Client(peer.socket, USER, timeout=20)
+    return Client(peer.socket, USER, timeout=PATIENCE_S)
 
 
 def until_closed(served: Served) -> None:
@@ -197,7 +198,7 @@ def test_a_run_without_receipts_is_not_believed(serving: Serving) -> None:
 
 
 def test_the_insecure_client_takes_the_audience_from_the_hello(serving: Serving) -> None:
-    with Client(serving(echo).socket, USER, insecure=True, timeout=20) as connected:
+    with Client(serving(echo).socket, USER, insecure=True, timeout=PATIENCE_S) as connected:
         assert connected.run(["/bin/cat"], stdin=b"x").stdout == b"x"
 
 
@@ -366,7 +367,7 @@ def test_replies_in_another_order_reach_their_callers(serving: Serving) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE_S)
     assert got == {number: str(number).encode() for number in range(count)}
 
 
@@ -438,7 +439,7 @@ def test_output_that_nobody_takes_does_not_fill_the_memory(serving: Serving) -> 
         other.join(0.5)
         assert call.queued <= QUEUE_BYTES + MAX_DATA
         assert run.result.ok
-        other.join(20)
+        other.join(PATIENCE_S)
     assert asked == [{}]
 
 
@@ -560,7 +561,7 @@ def test_a_late_reply_is_dropped(serving: Serving) -> None:
         served.hello()
         command, digest, _ = served.command()
         if command.cmd == "late":  # a busy host may not even have sent it in its time
-            release.wait(20)
+            release.wait(PATIENCE_S)
             served.reply(command, digest, {"which": "late"})
             command, digest, _ = served.command()
         served.reply(command, digest, {"which": "next"})
@@ -579,7 +580,7 @@ def test_a_daemon_that_reads_nothing_does_not_hold_a_sender_beyond_its_time(serv
 
     def script(served: Served) -> None:
         served.hello()
-        release.wait(20)
+        release.wait(PATIENCE_S)
 
     with client(serving(script)) as connected:
         with pytest.raises((NoReply, ConnectionLost)):
@@ -607,9 +608,9 @@ def test_close_wakes_whoever_waits(serving: Serving) -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    arrived.wait(20)
+    arrived.wait(PATIENCE_S)
     connected.close()
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert [type(error) for error in caught] == [ConnectionLost]
 
 
@@ -667,7 +668,7 @@ def test_a_descriptor_from_the_daemon_is_not_kept(serving: Serving) -> None:
         assert descriptors() - before == set()
 
 
-@pytest.mark.parametrize("patience", [None, 20])
+@pytest.mark.parametrize("patience", [None, PATIENCE_S])
 def test_a_daemon_that_says_nothing_is_left(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, patience: float | None
 ) -> None:
@@ -687,7 +688,7 @@ def test_a_daemon_that_takes_nothing_and_says_nothing_is_left(
     leave = threading.Event()
 
     def script(_: Served) -> None:
-        leave.wait(20)
+        leave.wait(PATIENCE_S)
 
     peer = serving(script)
     try:

@@ -7,12 +7,16 @@ import sys
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 DAEMONS_OWN = ("asyncio", "click", "cffi", "psutil", "pyroute2", "msgspec", "prctl", "immured._abi", "immured._core")
 
 
 def loaded_by(statement: str) -> set[str]:
     program = f"import sys; {statement}; print(chr(10).join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     return set(done.stdout.split())
 
 

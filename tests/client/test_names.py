@@ -24,6 +24,7 @@ from immured.wire.sockets import EndOfStream
 from tests.client.conftest import Serving
 from tests.client.peer import USER, Served
 from tests.client.ssh_agents import make_key, ssh_agent
+from tests.patience import PATIENCE_S
 
 ORCHESTRATOR = PrivateKey(b"\x0c" * 32)
 NAMES = {"persona": "sre", "tenant": "acme", "project": "web", "sub": "user:7", "session": "n1"}
@@ -75,13 +76,13 @@ Doing = Callable[[Path], None]
 
 
 def blocking(socket: Path, **options: str | bytes) -> None:
-    with Client(socket, USER, timeout=20, **options) as client:  # type: ignore[arg-type]
+    with Client(socket, USER, timeout=PATIENCE_S, **options) as client:  # type: ignore[arg-type]
         client.status()
 
 
 def awaiting(socket: Path, **options: str | bytes) -> None:
     async def ask() -> None:
-        async with AsyncClient(socket, USER, timeout=20, **options) as client:  # type: ignore[arg-type]
+        async with AsyncClient(socket, USER, timeout=PATIENCE_S, **options) as client:  # type: ignore[arg-type]
             await client.status()
 
     asyncio.run(ask())
@@ -94,7 +95,7 @@ both = pytest.mark.parametrize("ask", [blocking, awaiting])
 def test_every_command_carries_the_names(serving: Serving, ask: Callable[..., None]) -> None:
     heard = Heard()
     ask(serving(heard.script).socket, **NAMES)
-    command = heard.commands.get(timeout=20)
+    command = heard.commands.get(timeout=PATIENCE_S)
     assert {name: getattr(command, name) for name in NAMES} == NAMES
 
 
@@ -102,7 +103,7 @@ def test_every_command_carries_the_names(serving: Serving, ask: Callable[..., No
 def test_without_names_a_command_has_none(serving: Serving, ask: Callable[..., None]) -> None:
     heard = Heard()
     ask(serving(heard.script).socket)
-    command = heard.commands.get(timeout=20)
+    command = heard.commands.get(timeout=PATIENCE_S)
     assert {name: getattr(command, name) for name in NAMES} == dict.fromkeys(NAMES)
 
 
@@ -120,7 +121,7 @@ def test_the_chain_goes_out_before_the_first_command(
         ask(socket)
     else:
         ask(socket, certificate=pem if given == "bytes" else str(path))
-    heard.commands.get(timeout=20)
+    heard.commands.get(timeout=PATIENCE_S)
     assert heard.before == CHAIN
 
 
@@ -154,7 +155,7 @@ def test_what_is_proposed_is_not_sent_as_itself(serving: Serving, ask: Callable[
     heard = Heard(PROPOSAL)
     with pytest.raises(Proposed) as proposed:
         ask(serving(heard.script).socket, propose="it hangs", tenant="acme")
-    command = heard.commands.get(timeout=20)
+    command = heard.commands.get(timeout=PATIENCE_S)
     assert (command.cmd, command.tenant) == ("proposal.create", "acme")
     assert command.args == {"cmd": "status", "args": {}, "reason": "it hangs"}
     assert heard.commands.empty()
@@ -166,7 +167,7 @@ def test_what_is_proposed_is_not_sent_as_itself(serving: Serving, ask: Callable[
 @pytest.mark.parametrize("do", ["run", "start", "batch", "sandbox", "call"])
 def test_every_way_of_asking_proposes(serving: Serving, do: str) -> None:
     heard = Heard(PROPOSAL)
-    with Client(serving(heard.script).socket, USER, timeout=20, propose="it hangs") as client:
+    with Client(serving(heard.script).socket, USER, timeout=PATIENCE_S, propose="it hangs") as client:
         ways: dict[str, Callable[[], object]] = {
             "run": lambda: client.run(["true"]),
             "start": lambda: client.start(["true"]),
@@ -177,16 +178,16 @@ def test_every_way_of_asking_proposes(serving: Serving, do: str) -> None:
         with pytest.raises(Proposed):
             ways[do]()
     named = {"run": "run", "start": "run", "batch": "run.batch", "sandbox": "sandbox.create", "call": "kill"}
-    command = heard.commands.get(timeout=20)
+    command = heard.commands.get(timeout=PATIENCE_S)
     assert (command.cmd, command.args["cmd"]) == ("proposal.create", named[do])
     assert heard.commands.empty()
 
 
 def test_a_client_that_proposes_can_look_at_proposals(serving: Serving) -> None:
     heard = Heard(PROPOSAL)
-    with Client(serving(heard.script).socket, USER, timeout=20, propose="it hangs") as client:
+    with Client(serving(heard.script).socket, USER, timeout=PATIENCE_S, propose="it hangs") as client:
         assert Proposals(client).show("p1").reason == "it hangs"
-    assert heard.commands.get(timeout=20).cmd == "proposal.show"
+    assert heard.commands.get(timeout=PATIENCE_S).cmd == "proposal.show"
 
 
 @pytest.mark.parametrize("text", ["", "sha256:", "sha256:zz", "ab" * 31, "md5:" + "ab" * 32])
@@ -208,5 +209,5 @@ def test_an_agent_signs_for_both_clients(
         signer = resolve(socket, "agent:alice", None).key
         monkeypatch.setattr("tests.client.test_names.USER", signer)
         ask(socket)
-    assert heard.commands.get(timeout=20).cmd == "status"
+    assert heard.commands.get(timeout=PATIENCE_S).cmd == "status"
     assert signer.id == PrivateKey.from_pem(key.read_bytes()).id

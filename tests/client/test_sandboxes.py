@@ -18,6 +18,7 @@ from immured.wire.messages import Command
 from immured.wire.sockets import EndOfStream
 from tests.client.conftest import Serving
 from tests.client.peer import USER, Peer, Served, record, result_of
+from tests.patience import PATIENCE_S
 
 ID = "s" + "0" * 20
 ROW = {"sandbox": ID, "state": "ready", "execs": 0, "created_ms": 1, "expires_ms": 2}
@@ -25,7 +26,7 @@ Answers = Callable[[Served, Command], Mapping[str, object] | None]
 
 
 def client(peer: Peer) -> Client:
-    return Client(peer.socket, USER, timeout=20)
+    return Client(peer.socket, USER, timeout=PATIENCE_S)
 
 
 def answering(answers: Mapping[str, object], heard: list[Command]) -> Callable[[Served], None]:
@@ -177,7 +178,7 @@ def test_what_somebody_else_is_at_is_tried_again_where_asked(serving: Serving, h
 
 def test_what_somebody_else_is_at_for_asyncio_too(serving: Serving, heard: list[Command]) -> None:
     async def work(peer: Peer) -> None:
-        async with AsyncClient(peer.socket, USER, timeout=20) as connected:
+        async with AsyncClient(peer.socket, USER, timeout=PATIENCE_S) as connected:
             sandbox = await connected.open("dev")
             await sandbox.pause(retries=1)
             await sandbox.resume(retries=1)
@@ -337,7 +338,7 @@ def test_the_same_for_asyncio(serving: Serving, heard: list[Command]) -> None:
         got.extend(data)
 
     async def work(peer: Peer) -> None:
-        async with AsyncClient(peer.socket, USER, timeout=20) as connected:
+        async with AsyncClient(peer.socket, USER, timeout=PATIENCE_S) as connected:
             assert await connected.ask(put(LOAD)) == len(LOAD)
             assert await connected.ask(get(), sink=sink) == len(LOAD)
             async with await connected.sandbox() as sandbox:
@@ -352,7 +353,7 @@ def test_a_log_is_taken_up_again_for_asyncio_too(serving: Serving) -> None:
     log = Log(b"0123456789", [3, 0, 4])
 
     async def work(peer: Peer) -> bytes:
-        async with AsyncClient(peer.socket, USER, timeout=20) as connected:
+        async with AsyncClient(peer.socket, USER, timeout=PATIENCE_S) as connected:
             following = connected.at("dev").find("e1").follow()
             found = b"".join([data async for _, data in following])
             assert (await following.result()).ok
