@@ -68,10 +68,11 @@ def errno_name(number: int) -> str:
     return errno.errorcode.get(number, str(number))
 
 
-def in_child(attempt: Callable[[], None], *, timeout: float = 5.0) -> int:
+def in_child(attempt: Callable[[], None], *, timeout: float = 30.0) -> int:
     """Try something in a forked child. Returns 0, or the errno of the OSError that it raised.
 
-    A child that outlives `timeout` seconds is killed: ETIMEDOUT. One that dies otherwise: ECHILD.
+    A child that outlives `timeout` seconds is killed: ETIMEDOUT; a busy kernel takes several for a network namespace.
+    One that dies otherwise: ECHILD.
     The caller must be single-threaded, as the command line is.
     """
     child = os.fork()
