@@ -18,10 +18,7 @@ from immured.client.errors import Refusal
 from immured.client.throwaway import ThrowawayDaemon
 from immured.isolation.launcher import Connection, Launcher
 from immured.isolation.messages import Exited
-from tests.daemon import client, daemon, mortal
 from tests.launcher.harness import plan_for
-
-__all__ = ["client", "daemon", "mortal"]
 
 pytestmark = pytest.mark.needs_root
 

@@ -44,7 +44,7 @@ int main(int argc, char **argv) {
 """
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     at = tmp_path_factory.mktemp("program")
     (at / "look.c").write_text(PROGRAM)
@@ -52,7 +52,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (at / "look").read_bytes()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def image(daemon: ThrowawayDaemon, program: bytes, tmp_path_factory: pytest.TempPathFactory) -> str:
     entries: dict[str, Entry] = {
         "bin": (0, 0, 0o755, None),
