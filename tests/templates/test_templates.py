@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from immured.service.templates.read import parse_template, read_templates
 from immured.wire.keys import PrivateKey
 from tests.entries import entries_in
 from tests.hostile.raw import Talk
+from tests.patience import until
 
 WHO = """
 import json, os, random, sys, uuid
@@ -30,7 +31,7 @@ print(json.dumps({
 """
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowawayDaemon]:
     base = tmp_path_factory.mktemp("templates")
     for directory in (base, base.parent):
@@ -45,7 +46,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowawayDaemon
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def client(daemon: ThrowawayDaemon) -> Iterator[Client]:
     with daemon.client() as connected:
         yield connected
@@ -56,15 +57,12 @@ def templates(client: Client) -> dict[str, dict[str, Any]]:
     return {row["template"]: row for row in rows}
 
 
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def until_ready(client: Client) -> None:
     until(lambda: templates(client)["py"]["ready"] == 2)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def who(sandbox: Sandbox, **options: Any) -> dict[str, Any]:
@@ -96,10 +94,13 @@ def test_every_one_is_a_sandbox_and_an_interpreter_of_its_own(client: Client) ->
 @pytest.mark.needs_root
 def test_it_is_refilled_and_taken_by_its_caller_alone(client: Client, daemon: ThrowawayDaemon) -> None:
     until_ready(client)
+    before = now_ms()
     with client.sandbox(template="py", name="taken", labels={"a": "b"}, ttl=60, restart="adopt") as sandbox:
+        after = now_ms()
         facts = sandbox.refresh()
         assert (facts.name, facts.labels, facts.key, facts.restart) == ("taken", {"a": "b"}, client.key_id, "adopt")
-        assert abs(facts.expires_ms - time.time() * 1000 - 60_000) < 10_000
+        assert facts.expires_ms is not None
+        assert before + 60_000 <= facts.expires_ms <= after + 60_000
         assert sandbox.exec(["/bin/echo", "beside"]).stdout == b"beside\n"
         assert [one.id for one in client.sandboxes(labels={"a": "b"})] == [sandbox.id]
         (made,) = entries(daemon, "sandbox.created", sandbox.id)
@@ -114,9 +115,9 @@ def test_it_is_refilled_and_taken_by_its_caller_alone(client: Client, daemon: Th
 def test_a_name_that_two_ask_for_at_once_is_ones(client: Client, daemon: ThrowawayDaemon) -> None:
     until_ready(client)
     talk = Talk(daemon, PrivateKey.from_pem(daemon.admin_key.read_bytes()))
-    both = [talk.send("sandbox.create", template="py", name="wanted") for _ in range(2)]
-    codes = [talk.code(one) for one in both]
-    talk.connection.socket.close()
+    with talk.connection:
+        both = [talk.send("sandbox.create", template="py", name="wanted") for _ in range(2)]
+        codes = [talk.code(one) for one in both]
     assert sorted(codes) == ["name_taken", "ok"]
     client.prune(alive=True)
     until_ready(client)
@@ -246,7 +247,7 @@ def test_a_template_of_others_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_daemon_that_is_stopped_while_a_template_is_made_does_not_wait_for_the_next_try(tmp_path: Path) -> None:
-    """It did, until fifteen seconds were over."""
+    """It did, until its patience was over."""
     tmp_path.chmod(0o711)
     tmp_path.parent.chmod(0o711)
     state = tmp_path / "state"
@@ -254,6 +255,5 @@ def test_a_daemon_that_is_stopped_while_a_template_is_made_does_not_wait_for_the
     (state / "templates").mkdir()
     (state / "templates/py.toml").write_text("warm = 1\n")
     with ThrowawayDaemon(state=state) as daemon:
-        began = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - began < 10
+        assert "did not end in time" not in daemon.log.read_text()

@@ -170,7 +170,10 @@ class _Daemon:
                 await self._dispatcher.finish()
         if service.tasks:
             # With a launcher that goes on, some wait for ends that another daemon will hear of.
-            await asyncio.wait(service.tasks, timeout=_KILLED_WAIT_S if self._opened.launcher.ours else _ENTRIES_S)
+            ours = self._opened.launcher.ours
+            _, late = await asyncio.wait(service.tasks, timeout=_KILLED_WAIT_S if ours else _ENTRIES_S)
+            if late and ours:
+                log.error("%d tasks did not end in time", len(late))
         await self._server.say_goodbye(_GOODBYE_S)
         self._tell_misbehaviour()
         if self._lost is None:
