@@ -44,6 +44,7 @@ class Asked:
         self._group = _LIBC.fanotify_init(_FAN_CLASS_CONTENT | _FAN_CLOEXEC | _FAN_NONBLOCK, os.O_RDONLY)
         if self._group < 0:
             raise OSError(ctypes.get_errno(), "fanotify_init")
+        self._opened: set[int] = set()
         try:
             for path in paths:
                 mask = ctypes.c_uint64(_FAN_OPEN_PERM | _FAN_ONDIR)
@@ -60,6 +61,7 @@ class Asked:
         for _ in range(int(PATIENCE_S * 20)):
             if waiting.poll(50):
                 _, _, _, _, _, opened, pid = _EVENT.unpack(os.read(self._group, _EVENT.size))
+                self._opened.add(opened)
                 return pid, opened
             if over():
                 return None
@@ -68,6 +70,7 @@ class Asked:
     def let(self, opened: int) -> None:
         """He goes on."""
         os.write(self._group, _RESPONSE.pack(opened, _FAN_ALLOW))
+        self._opened.remove(opened)
         os.close(opened)
 
     def close(self) -> None:
@@ -75,6 +78,8 @@ class Asked:
         if self._group >= 0:
             os.close(self._group)
             self._group = -1
+        while self._opened:
+            os.close(self._opened.pop())
 
 
 @contextlib.contextmanager

@@ -15,10 +15,13 @@ from immured import AsyncClient, Client
 from immured.client.errors import Refusal
 from immured.client.throwaway import ThrowawayDaemon
 from tests.entries import entries_in
+from tests.patience import PATIENCE_S, until
 
 pytestmark = pytest.mark.needs_root
 
 SH = "/bin/sh"
+WAIT_S = 0.05
+"""So long an outcome waits for others, before an entry is made of them."""
 
 
 def entries(daemon: ThrowawayDaemon, kind: str) -> list[dict[str, Any]]:
@@ -60,15 +63,17 @@ def test_each_run_has_an_outcome_of_its_own(client: Client) -> None:
 
 def test_what_all_share_is_said_once_and_a_runs_own_stands_in_its_place(client: Client) -> None:
     runs = [{}, {"stdin": b"2"}, {"argv": ["/usr/bin/rev"]}]
-    found = client.batch(runs, argv=["/bin/cat"], stdin=b"10", limits={"wall": "20s"}).results  # type: ignore[arg-type]
+    found = client.batch(runs, argv=["/bin/cat"], stdin=b"10", limits={"wall": "60s"}).results  # type: ignore[arg-type]
     assert [one.stdout for one in found] == [b"10", b"2", b"01\n"] or found[2].stdout == b"01"
 
 
 def test_outcomes_are_few_entries_and_each_run_s_receipt_is_the_one_that_holds_it(
     client: Client, daemon: ThrowawayDaemon
 ) -> None:
+    began = time.monotonic()
     batch = client.batch([[SH, "-c", f"exit {index % 7}"] for index in range(60)])
     found = batch.results
+    took = time.monotonic() - began
     (summary,) = batch.summaries
     rows = outcomes(daemon, summary.batch)
     assert sorted(rows) == list(range(60))
@@ -77,7 +82,7 @@ def test_outcomes_are_few_entries_and_each_run_s_receipt_is_the_one_that_holds_i
         assert one.receipt.seq == rows[index]["seq"]
         assert one.intent == summary.intent
         assert one.sandbox == f"s{summary.batch[1:]}{index:04x}"
-    assert len({row["seq"] for row in rows.values()}) < 30
+    assert len({row["seq"] for row in rows.values()}) <= 2 + took / WAIT_S
     (intent,) = [one for one in entries(daemon, "batch.accepted") if one["seq"] == summary.intent.seq]
     assert [row["argv"][2] for row in intent["data"]["commands"]] == [f"exit {index % 7}" for index in range(60)]
     (last,) = [one for one in entries(daemon, "batch.finished") if one["seq"] == summary.receipt.seq]
@@ -150,20 +155,18 @@ def test_a_volume_is_one_sandboxs_and_no_batchs(client: Client) -> None:
 def test_a_batch_is_ended_by_its_name_and_what_had_not_begun_never_does(
     client: Client, daemon: ThrowawayDaemon
 ) -> None:
-    batch = client.batch([["/bin/sleep", "60"]] * 40, concurrency=3)
+    batch = client.batch([["/bin/sleep", "600"]] * 40, concurrency=3)
     taken: list[Any] = []
     thread = threading.Thread(target=lambda: taken.extend(batch))
     thread.start()
     with daemon.client() as other:
-        deadline = time.monotonic() + 20
-        while not (live := _live(other)) or sum(name.startswith("s") for name in live) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: sum(one.startswith("s") for one in _live(other)) == 3)
+        live = _live(other)
         (name,) = [one for one in live if one.startswith("b")]
         assert sum(one.startswith("s") for one in live) == 3
         assert other.kill(name)["ended"]
         assert not [one for one in _live(other) if one[1:].startswith(name[1:])]
-    thread.join(30)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     (summary,) = batch.summaries
     assert (summary.ended, summary.unstarted, summary.causes) == ("killed", 37, {"killed": 3})
@@ -178,14 +181,10 @@ def _live(client: Client) -> list[str]:
 
 
 def test_a_batch_ends_with_its_connection(client: Client, daemon: ThrowawayDaemon) -> None:
-    leaving = daemon.client()
-    batch = leaving.batch([["/bin/true"], *[["/bin/sleep", "60"]] * 20], concurrency=4)
-    next(iter(batch))
-    leaving.close()
-    deadline = time.monotonic() + 20
-    while _live(client):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    with daemon.client() as leaving:
+        batch = leaving.batch([["/bin/true"], *[["/bin/sleep", "600"]] * 20], concurrency=4)
+        next(iter(batch))
+    until(lambda: not _live(client))
     name = entries(daemon, "batch.accepted")[-1]["data"]["batch"]
     (last,) = [one for one in entries(daemon, "batch.finished") if one["data"]["batch"] == name]
     assert last["data"]["ended"] == "connection"
@@ -201,7 +200,7 @@ def test_more_runs_than_one_command_holds_are_several(client: Client) -> None:
 def test_asyncio_takes_them_as_they_end(daemon: ThrowawayDaemon) -> None:
     async def whole() -> list[int]:
         async with AsyncClient(daemon.socket, daemon.admin_key, daemon.daemon_key) as client:
-            batch = client.batch([["/bin/sleep", "60"], ["/bin/true"], ["/bin/true"]], concurrency=3)
+            batch = client.batch([["/bin/sleep", "600"], ["/bin/true"], ["/bin/true"]], concurrency=3)
             order: list[int] = []
             async for index, one in batch:
                 order.append(index)
@@ -225,7 +224,7 @@ def test_a_batch_that_a_crash_cuts_off_is_told_at_the_next_start(tmp_path: Path)
     daemon = ThrowawayDaemon(state=state).start()
     try:
         with daemon.client() as client:
-            batch = client.batch([["/bin/true"]] * 20 + [["/bin/sleep", "60"]] * 20, concurrency=8)
+            batch = client.batch([["/bin/true"]] * 20 + [["/bin/sleep", "600"]] * 20, concurrency=8)
             known = {index for index, _ in (next(batch) for _ in range(20))}
             daemon.kill()
     finally:

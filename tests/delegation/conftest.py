@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,11 +15,13 @@ from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.certificate import chain_to_pem, issue
 from immured.wire.keys import PrivateKey
 from tests.daemon import client, daemon
+from tests.patience import PATIENCE_S
 from tests.policies import declare
 
 __all__ = ["client", "daemon"]
 
 HOUR_MS = 3_600_000
+_NUMBERS = itertools.count()
 RUNNING = ("run", "status", "whoami")
 
 
@@ -43,13 +46,15 @@ class Orchestrator:
 
     def client(self, **options: Any) -> Client:
         """Itself."""
-        return Client(self._daemon.socket, self.key, self._daemon.daemon_key.read_bytes(), timeout=60, **options)
+        return Client(
+            self._daemon.socket, self.key, self._daemon.daemon_key.read_bytes(), timeout=PATIENCE_S, **options
+        )
 
     def agent(self, *chain: bytes, key: PrivateKey, **options: Any) -> Client:
         """Who holds the key that this chain ends in."""
         return Client(
             self._daemon.socket, key, self._daemon.daemon_key.read_bytes(),
-            timeout=60, certificate=chain_to_pem(chain), **options,
+            timeout=PATIENCE_S, certificate=chain_to_pem(chain), **options,
         )  # fmt: skip
 
     def certified(self, **more: Any) -> Client:
@@ -65,10 +70,9 @@ Declaring = Callable[[str], None]
 @pytest.fixture
 def orchestrators(daemon: ThrowawayDaemon, client: Client, request: pytest.FixtureRequest) -> Making:
     """Makes orchestrators, each with a key of its own."""
-    number = iter(range(1000))
 
     def make(role: str = "runner", **bound: Any) -> Orchestrator:
-        name = f"{request.node.originalname}-{abs(hash(request.node.name)) % 10**6}-{next(number)}"[-60:]
+        name = f"{request.node.originalname}-{next(_NUMBERS)}"[-60:]
         return Orchestrator(daemon, client, name.strip("_-"), role, **bound)
 
     return make

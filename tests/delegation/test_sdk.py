@@ -19,6 +19,7 @@ from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.certificate import chain_to_pem
 from immured.wire.keys import PrivateKey
 from tests.delegation.conftest import Declaring, Making, Orchestrator, certify, now_ms
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.needs_root
 
@@ -49,7 +50,7 @@ def test_what_is_done_with_a_key_is_told_of_it(client: Client) -> None:
 
 def test_all_of_it_can_be_awaited(daemon: ThrowawayDaemon, client: Client) -> None:
     async def do() -> None:
-        async with AsyncClient(daemon.socket, daemon.admin_key, daemon.daemon_key, timeout=60) as waiting:
+        async with AsyncClient(daemon.socket, daemon.admin_key, daemon.daemon_key, timeout=PATIENCE_S) as waiting:
             public = PrivateKey.generate().public
             keys = AsyncKeys(waiting)
             made = await keys.add("niaj", public, role="viewer")
@@ -107,7 +108,7 @@ def test_a_chain_is_renewed_while_its_client_goes_on(daemon: ThrowawayDaemon, or
 
     async def do() -> None:
         pem = chain_to_pem([narrow])
-        async with AsyncClient(daemon.socket, key, daemon.daemon_key, timeout=60, certificate=pem) as waiting:
+        async with AsyncClient(daemon.socket, key, daemon.daemon_key, timeout=PATIENCE_S, certificate=pem) as waiting:
             with pytest.raises(Refusal, match="denied"):
                 await waiting.status()
             await waiting.renew(chain_to_pem([wide]))
@@ -188,7 +189,7 @@ def test_a_client_that_pins_the_old_key_is_served_until_the_overlap_is_over(tmp_
     with ThrowawayDaemon(state=state) as daemon:
         old = daemon.daemon_key.read_bytes()
         admin = daemon.admin_key.read_bytes()
-        with Client(daemon.socket, admin, old, timeout=60) as client:
+        with Client(daemon.socket, admin, old, timeout=PATIENCE_S) as client:
             told = client.daemon_rotate(overlap_ms=3_000)
             until: Any = told["until_ms"]
             served(client, until_ms=until)
@@ -197,14 +198,14 @@ def test_a_client_that_pins_the_old_key_is_served_until_the_overlap_is_over(tmp_
         assert new != old
         certified = PrivateKey.generate()
         chain = chain_to_pem([certify(PrivateKey.from_pem(admin), certified, aud=[str(told["daemon"])])])
-        with Client(daemon.socket, certified, new, certificate=chain, timeout=60) as client:
+        with Client(daemon.socket, certified, new, certificate=chain, timeout=PATIENCE_S) as client:
             client.status()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while True:
-            with Client(daemon.socket, admin, old, timeout=60) as client:
+            with Client(daemon.socket, admin, old, timeout=PATIENCE_S) as client:
                 if not served(client, until_ms=until):
                     break
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        with Client(daemon.socket, admin, new, timeout=60) as client:
+        with Client(daemon.socket, admin, new, timeout=PATIENCE_S) as client:
             assert client.run(["/bin/true"]).exit_code == 0

@@ -16,12 +16,12 @@ from immured.wire.envelope import decode_envelope, encode_envelope, pae, seal
 from immured.wire.frames import encode_frame
 from immured.wire.keys import PrivateKey
 from immured.wire.messages import COMMAND, HELLO, REPLY, Command, Reply, parse_hello, parse_reply
+from tests.patience import PATIENCE_S
 
 __all__ = ["Order", "Raw", "code", "order", "result", "words"]
 
 WINDOW: Final = 64
 """Commands under way at a time: half of what a connection may have."""
-SECONDS: Final = 60.0
 
 
 def _now() -> int:
@@ -41,7 +41,7 @@ class Raw:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(SECONDS)
+        self._socket.settimeout(PATIENCE_S)
         try:
             self._socket.connect(os.fspath(path))
             hello = decode_envelope(self._frame())

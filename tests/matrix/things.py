@@ -18,6 +18,7 @@ from immured.wire.keys import PrivateKey
 from tests.matrix.raw import Order, Raw
 from tests.matrix.stage import ROLES, Stage
 from tests.matrix.table import MINE, OTHERS
+from tests.patience import until
 
 __all__ = ["ABSENT", "MANIFEST", "Cast", "cast"]
 
@@ -36,7 +37,6 @@ ABSENT: Final[Mapping[str, str]] = {
     "manifest": "sha256:" + "0" * 64,
 }
 """Ids and names that nothing has."""
-SECONDS: Final = 30.0
 
 Made = Mapping[str, Any]
 
@@ -86,11 +86,8 @@ class Cast:
             connection.send(
                 connection.order(self.owner(role, whose), "run", {"argv": ["/bin/sleep", f"{600 + at}"], "limits": {}})
             )
-        until = time.monotonic() + SECONDS
-        while len(rows := self._live()) < len(sleeps):
-            assert time.monotonic() < until, rows
-            time.sleep(0.05)
-        for row in rows:
+        until(lambda: len(self._live()) == len(sleeps))
+        for row in self._live():
             role, whose = sleeps[row["command"].split()[-1]]
             self.things["run", role, whose] = row["sandbox"]
 

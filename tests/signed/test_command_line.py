@@ -10,6 +10,7 @@ import pytest
 
 from immured.client.throwaway import ThrowawayDaemon
 from immured.manifest.builtin import parse_toml
+from tests.entries import entries_in
 from tests.signed.line import Line
 
 TEXT = """\
@@ -35,8 +36,7 @@ def digest_of(immure: Line, file: str) -> str:
 
 
 def entries(daemon: ThrowawayDaemon, kind: str) -> list[dict[str, Any]]:
-    lines = (daemon.state / "ledger/current.jsonl").read_text().splitlines()
-    return [entry["data"] for entry in map(json.loads, lines) if entry["type"] == kind]
+    return [entry["data"] for entry in entries_in(daemon.state) if entry["type"] == kind]
 
 
 def load(immure: Line, file: str) -> str:
@@ -51,8 +51,7 @@ def test_a_run_names_the_loaded_file_and_the_ledger_says_which_it_was(
     digest = load(immure, file)
     assert immure("run", "--manifest", file, "--", "/bin/echo", "hello") == "hello\n"
     intent = entries(daemon, "run.accepted")[-1]
-    lines = (daemon.state / "ledger/current.jsonl").read_text().splitlines()
-    approved = json.loads(lines[intent["manifest_entry"]])
+    approved = entries_in(daemon.state)[intent["manifest_entry"]]
     assert (approved["type"], approved["data"]["digest"]) == ("manifest.loaded", digest)
     assert intent["manifest"] == digest
 

@@ -40,7 +40,7 @@ def shell(client: Client) -> Shell:
     """One run of sh with a manifest's [filesystem]."""
 
     def run(script: str, **filesystem: Any) -> RunResult:
-        manifest = {"schema": 1, "name": "storage", "filesystem": filesystem, "limits": {"wall": "60s"}}
+        manifest = {"schema": 1, "name": "storage", "filesystem": filesystem, "limits": {"wall": "120s"}}
         return client.run(["/bin/sh", "-c", script], manifest=manifest)
 
     return run

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from immured.client.throwaway import ThrowawayDaemon
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.needs_root
 
@@ -17,7 +18,9 @@ def immure(daemon: ThrowawayDaemon, *words: str) -> subprocess.CompletedProcess[
     place = ["--state", str(daemon.state)]
     depth = 1 if words[0] == "run" else 2
     whole = [sys.executable, "-m", "immured.cli", *words[:depth], *place, *words[depth:]]
-    return subprocess.run(whole, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        whole, capture_output=True, text=True, check=False, timeout=PATIENCE_S, stdin=subprocess.DEVNULL
+    )
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:

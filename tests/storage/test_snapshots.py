@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from immured.client.snapshots import Snapshot, Snapshots
 from immured.client.throwaway import ThrowawayDaemon
 from immured.client.volumes import Volumes
 from immured.errors import ImmuredError
+from tests.patience import until
 from tests.policies import declare
 from tests.storage.conftest import PEER, as_peer
 
@@ -155,11 +155,8 @@ def test_the_next_daemon_clears_what_was_half_done() -> None:
             os.chown(own.state / collection / "default", owner.st_uid, owner.st_gid)
         own.stop()
         own.start()
-        deadline = time.monotonic() + 60
         places = [own.state / collection / "default" for collection in ("volumes", "snapshots")]
-        while any(os.listdir(place) for place in places):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: not any(os.listdir(place) for place in places))
         with own.client() as again:
             assert Snapshots(again).list() == []
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -53,27 +51,22 @@ def test_no_more_files_go_in_than_it_holds(shell: Shell, volume: str) -> None:
 
 
 def test_one_sandbox_has_it_at_a_time(client: Client, shell: Shell, volume: str) -> None:
-    ended: list[object] = []
-
-    with_other = threading.Thread(target=lambda: ended.append(_run_elsewhere(client, volume)))
-    with_other.start()
-    deadline = time.monotonic() + 60
-    while not [one for one in Volumes(client).list() if one.name == volume and one.sandbox]:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    with pytest.raises(ImmuredError) as refused:
-        shell("true", volumes=at(volume))
-    assert refused.value.code == "volume_in_use"
-    with pytest.raises(ImmuredError) as kept:
-        Volumes(client).remove(volume)
-    assert kept.value.code == "volume_in_use"
-    with_other.join(60)
-    assert shell("cat /cache/held", volumes=at(volume)).stdout == b"yes\n"
-
-
-def _run_elsewhere(client: Client, volume: str) -> object:
     manifest = {"schema": 1, "filesystem": {"volumes": at(volume)}}
-    return client.run(["/bin/sh", "-c", "echo yes > /cache/held; sleep 2"], manifest=manifest)
+    command = ["/bin/sh", "-c", "echo yes > /cache/held; echo there; exec sleep 600"]
+    with client.start(command, manifest=manifest) as running:
+        assert next(iter(running)) == ("stdout", b"there\n")
+        [row] = [one for one in Volumes(client).list() if one.name == volume]
+        assert row.sandbox
+        with pytest.raises(ImmuredError) as refused:
+            shell("true", volumes=at(volume))
+        assert refused.value.code == "volume_in_use"
+        with pytest.raises(ImmuredError) as kept:
+            Volumes(client).remove(volume)
+        assert kept.value.code == "volume_in_use"
+        client.kill(row.sandbox)
+        assert list(running) == []
+        assert running.result.cause == "killed"
+    assert shell("cat /cache/held", volumes=at(volume)).stdout == b"yes\n"
 
 
 def test_another_tenants_volume_is_not_there(daemon: ThrowawayDaemon, client: Client, volume: str) -> None:
