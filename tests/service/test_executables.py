@@ -15,7 +15,7 @@ from immured.isolation.launcher_runs import Pinned
 from immured.isolation.messages import PinnedFile
 from immured.service import executables as module
 from immured.service.executables import Digests
-from tests.patience import until
+from tests.service.ticks import tick
 
 pytestmark = pytest.mark.needs_root
 
@@ -27,20 +27,9 @@ def program(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     path = tmp_path / "program"
     path.write_bytes(b"one")
     fd = os.open(path, os.O_RDONLY)
-    tick(path)
+    tick(path, path.with_name("probe"))
     yield path, fd
     os.close(fd)
-
-
-def tick(path: Path) -> None:
-    """Until whatever changes it gives it another time: its file system's clock may stand still for 10 ms."""
-    probe = path.with_name("probe")
-
-    def later() -> bool:
-        probe.write_bytes(b"")
-        return probe.stat().st_ctime_ns > path.stat().st_ctime_ns
-
-    until(later)
 
 
 def just_after(path: Path) -> Callable[[], int]:
@@ -171,7 +160,7 @@ def test_one_that_changes_all_the_time_has_no_digest(
 
     def read(copy: int, identity: module._Identity) -> str | None:
         path.write_bytes(os.urandom(3))
-        tick(path)
+        tick(path, path.with_name("probe"))
         return really(copy, identity)
 
     monkeypatch.setattr(module, "_read", read)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Final
 
 import pytest
 
 from immured.errors import Refused
 from immured.manifest.builtin import CLASSES, class_text, default_manifest
+from immured.service import manifest_files
 from immured.service.daemon_keys import DaemonKeys
 from immured.service.manifest_files import DamagedError, ManifestFiles, check_own, own_signatures
 from immured.service.manifest_register import Register
@@ -23,6 +26,7 @@ from tests.manifest.test_pipeline import changed
 from tests.service.harness import Client, Harness, serving
 from tests.service.manifest_scenes import DAY, HEAD, files_of, loaded, orders, row, standing, started_anew
 from tests.service.orders import code_of, done
+from tests.service.ticks import tick
 
 TRUE: Final = {"argv": ["/bin/true"]}
 FILES: Final = ("toml", "sig", "signatures")
@@ -82,6 +86,7 @@ def test_what_was_trusted_for_long_is_looked_at_before_every_run(tmp_path: Path,
         assert used(harness, digest) == "ok"
         held.verified = store.files.read(digest[7:], detached=True).identity  # as it is once they are two seconds old
         times = path.stat()
+        tick(path, tmp_path / "probe")
         raw = bytearray(path.read_bytes())
         raw[len(raw) // 2] ^= 1
         path.write_bytes(raw)
@@ -104,8 +109,10 @@ def test_what_lies_still_is_not_read_again(tmp_path: Path, monkeypatch: pytest.M
     over(tmp_path, scenario)
 
 
-def test_what_was_written_a_moment_ago_is_read_again(tmp_path: Path) -> None:
+def test_what_was_written_a_moment_ago_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two writes within a tick of the kernel's clock leave the same times."""
+    begun = time.time_ns()
+    monkeypatch.setattr(manifest_files, "time", SimpleNamespace(time_ns=lambda: begun))
 
     async def scenario(harness: Harness, _: Client, digest: str) -> None:
         store = harness.service.manifests
