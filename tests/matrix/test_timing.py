@@ -1,9 +1,9 @@
 """How long it takes to say that something is not there does not tell whether it is somebody else's.
 
-What is timed are heaps of requests that are all alike, in pairs: one about another tenant's, one about none, and a toss
-says which comes first. What a busy host does to the first of a pair or to the second it so does to either kind as often,
-whatever it does: where another's takes longer by a fifth at most, it takes longer by more than that in half of the pairs
-at most, in each by a toss of its own. As many as are too many come by less than CHANCE.
+What is timed are heaps of requests that are all alike, in pairs: one about another tenant's, one about none, and a
+toss says which comes first. What a busy host does to the first of a pair or to the second it so does to either kind as
+often, whatever it does: where another's takes longer by a fifth at most, it takes longer by more than that in half of
+the pairs at most, in each by a toss of its own. As many as are too many come by less than CHANCE.
 """
 
 from __future__ import annotations
