@@ -34,12 +34,12 @@ class UnansweringMount:
             number = ctypes.get_errno()
             os.close(self._device)
             raise OSError(number, os.strerror(number), str(self.at))
-        try:
-            self._begin()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
         return self
+
+    def was_asked(self, patience_s: float = PATIENCE_S) -> bool:
+        """Whether somebody waits for its answer: comes back as soon as somebody does. Once only."""
+        self._begin()
+        return bool(select.select([self._device], [], [], patience_s)[0])
 
     def _begin(self) -> None:
         """The one answer that it gives: until then the kernel keeps whatever is asked to itself."""
@@ -47,10 +47,6 @@ class UnansweringMount:
         _, _, unique, *_ = IN_HEADER.unpack_from(asked)
         answer = INIT.pack(7, 31, 0, 0, 0, 0, 4096, 0, 0, 0, 0)
         os.write(self._device, OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique) + answer)
-
-    def was_asked(self, patience_s: float = PATIENCE_S) -> bool:
-        """Whether somebody waits for its answer: comes back as soon as somebody does."""
-        return bool(select.select([self._device], [], [], patience_s)[0])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
