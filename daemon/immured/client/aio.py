@@ -29,6 +29,7 @@ from immured.client.batch_questions import BatchOptions, OneRun, Part, parts
 from immured.client.elevation import PROPOSING, propose
 from immured.client.errors import ConnectionLost, NoReply, Proposed
 from immured.client.manifests import AsyncManifests
+from immured.client.opening import Opening
 from immured.client.order import Order, Readable, RunOptions, Stdin, Text, arguments, chunks_of
 from immured.client.outcome import Answer, Collector, RunResult, Sink
 from immured.client.preflight import Preflight, preflight
@@ -169,15 +170,15 @@ class AsyncClient:
                 except ImmuredError as error:
                     await asyncio.sleep(backoff.delay(error, request))
 
-    async def start(self, argv: Sequence[Text], **options: Unpack[RunOptions]) -> AsyncRun:
+    def start(self, argv: Sequence[Text], **options: Unpack[RunOptions]) -> Opening[AsyncRun]:
         """As `Client.start`:
 
-        async with await client.start(["make"]) as run:
+        async with client.start(["make"]) as run:
             async for stream, data in run:
                 ...
         print((await run.result()).cause)
         """
-        return await self.begin(arguments(argv, stream=True, **options))
+        return Opening(self.begin(arguments(argv, stream=True, **options)))
 
     async def begin(self, order: Order) -> AsyncRun:
         """As `Client.begin`."""
@@ -210,9 +211,12 @@ class AsyncClient:
         order = arguments(argv, **options)
         return (await self.call("plan", order.args)).result
 
-    async def sandbox(self, *, keep: bool = False, **options: Unpack[CreateOptions]) -> AsyncSandbox:
-        """As `Client.sandbox`: `async with await client.sandbox() as sandbox:`."""
-        (facts,) = await self.ask(questions.create(**options))
+    def sandbox(self, *, keep: bool = False, **options: Unpack[CreateOptions]) -> Opening[AsyncSandbox]:
+        """As `Client.sandbox`: `async with client.sandbox() as sandbox:`, or `sandbox = await client.sandbox()`."""
+        return Opening(self._sandbox(questions.create(**options), keep))
+
+    async def _sandbox(self, question: Question[tuple[SandboxFacts, ...]], keep: bool) -> AsyncSandbox:
+        (facts,) = await self.ask(question)
         return AsyncSandbox(self, facts, keep=keep)
 
     async def create(self, count: int, **options: Unpack[CreateOptions]) -> list[AsyncSandbox]:

@@ -36,7 +36,7 @@ T = TypeVar("T")
 class AsyncSandbox:
     """`Sandbox` for asyncio.
 
-    async with await client.sandbox(limits={"memory": "256M"}) as sandbox:
+    async with client.sandbox(limits={"memory": "256M"}) as sandbox:
         await asyncio.gather(*(sandbox.exec(["/bin/true"]) for _ in range(10)))
     """
 
