@@ -17,6 +17,7 @@ from immured.adapters.imported import Imported
 from immured.cli.surroundings import Here
 from immured.isolation.seccomp import compile_profile
 from tests.adapters.conftest import NOBODY, Run, give
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.needs_root
 BWRAP = shutil.which("bwrap")
@@ -113,7 +114,7 @@ def in_bwrap(words: list[str], script: str, held: dict[int, bytes], cwd: Path, h
     done = subprocess.run(
         ["/bin/bash", "-c", opened, "bash", BWRAP, *words, "/bin/sh", "-c", script], user=NOBODY.pw_uid,
         group=NOBODY.pw_gid, extra_groups=[], cwd=cwd, env={"HOME": str(home), "PATH": "/usr/bin:/bin"},
-        capture_output=True, timeout=60, check=False,
+        capture_output=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     if done.returncode and b"namespace" in done.stderr:
         return None

@@ -14,6 +14,7 @@ import pytest
 
 from immured.client.throwaway import ThrowawayDaemon
 from tests.adapters.conftest import NOBODY, Call, give
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.needs_root
 TOOL = "codex-linux-sandbox"
@@ -189,14 +190,14 @@ def test_a_policy_with_a_network_is_refused_unless_it_is_run_without(call: Call,
 
 
 def test_a_client_that_is_ended_takes_the_run_along_and_leaves_nothing(daemon: ThrowawayDaemon, project: Path) -> None:
-    words = legacy(project, "echo begun; sleep 60")
+    words = legacy(project, "echo begun; sleep 600")
     command = [sys.executable, "-m", "immured.cli", "compat", "--state", daemon.state, "--as", "nobody", TOOL, *words]
     with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as started:
         assert started.stdout is not None
         assert started.stdout.readline() == b"begun\n"
         assert {".agents", ".codex"} <= set(os.listdir(project))
         started.terminate()
-        assert started.wait(60) == 143
+        assert started.wait(PATIENCE_S) == 143
     assert sorted(os.listdir(project)) == [".git", "file", "sub"]
 
 

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from immured.cli.placeholders import MODE, held
+from tests.patience import PATIENCE_S
 
 
 def test_what_is_missing_is_held_and_gone_afterwards(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_what_a_killed_run_left_is_taken_over_and_removed(tmp_path: Path) -> Non
     program = (
         "import os, sys\nfrom immured.cli.placeholders import held\nwith held(sys.argv[1:]): os.kill(os.getpid(), 9)"
     )
-    assert subprocess.run([sys.executable, "-c", program, place], check=False, timeout=60).returncode == -9
+    assert subprocess.run([sys.executable, "-c", program, place], check=False, timeout=PATIENCE_S).returncode == -9
     assert place.is_dir()
     with held([str(place)]):
         pass
@@ -65,7 +66,7 @@ def test_many_at_once_never_miss_it(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert missed == []
     assert not place.exists()
 
@@ -85,10 +86,10 @@ def test_a_lock_on_a_directory_of_somebodys_own_is_not_waited_for(tmp_path: Path
     thread = threading.Thread(target=hold, daemon=True)
     thread.start()
     try:
-        assert reached.wait(60)
+        assert reached.wait(PATIENCE_S)
     finally:
         os.close(locked)
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert place.is_dir()
 
 

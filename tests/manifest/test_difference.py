@@ -443,11 +443,11 @@ def deeply(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", hostile())
 def test_what_is_made_to_be_slow_takes_bounded_time(name: str) -> None:
-    """It is done on the daemon's own thread. Processor time, and a bound far from what it takes (0.1 s)."""
+    """It is done on the daemon's own thread. Processor time, and a bound far from what it takes (0.4 s)."""
     before, after = (manifest(**tables) for tables in hostile()[name])
     began = time.process_time()
     found = difference(before, after, CALLS)
-    assert time.process_time() - began < 3
+    assert time.process_time() - began < 10
     assert found.added
 
 
