@@ -9,6 +9,7 @@ from typing import Any
 
 from immured.client.sandbox import Sandbox
 from immured.client.throwaway import ThrowawayDaemon
+from tests.patience import PATIENCE_S
 from tests.storage.oci import Entry, make_layout
 
 __all__ = ["Operation", "do", "make_image", "manifest_of", "tree"]
@@ -91,7 +92,9 @@ int main(int argc, char **argv) {
 def make_image(daemon: ThrowawayDaemon, scratch: Path, files: Mapping[str, str | None]) -> str:
     """An image with the program at /bin/tool and the payload's own `files` (None: a directory); its digest."""
     (scratch / "tool.c").write_text(PROGRAM)
-    subprocess.run(["gcc", "-O1", "-static", "-o", scratch / "tool", scratch / "tool.c"], check=True, timeout=60)
+    subprocess.run(
+        ["gcc", "-O1", "-static", "-o", scratch / "tool", scratch / "tool.c"], check=True, timeout=PATIENCE_S
+    )
     entries: dict[str, Entry] = {
         "bin": (0, 0, 0o755, None),
         "bin/tool": (0, 0, 0o755, (scratch / "tool").read_bytes()),

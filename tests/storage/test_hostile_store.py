@@ -18,6 +18,7 @@ from immured.client.throwaway import ThrowawayDaemon
 from immured.client.volumes import Volumes
 from immured.errors import ImmuredError
 from immured.service.trees import remove_from
+from tests.patience import PATIENCE_S
 from tests.storage.conftest import MIB, Shell
 
 pytestmark = pytest.mark.needs_root
@@ -52,7 +53,7 @@ def own(path: Path, like: Path) -> None:
 def format_as(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(16 * MIB)
-    subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-F", path], check=True, timeout=60)
+    subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-F", path], check=True, timeout=PATIENCE_S)
     path.chmod(0o600)
 
 

@@ -13,6 +13,7 @@ from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
 from immured.client.volumes import images
 from immured.errors import ImmuredError
+from tests.patience import PATIENCE_S
 from tests.storage.oci import Entry, make_layout
 
 pytestmark = pytest.mark.needs_root
@@ -48,7 +49,7 @@ int main(int argc, char **argv) {
 def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     at = tmp_path_factory.mktemp("program")
     (at / "look.c").write_text(PROGRAM)
-    subprocess.run(["gcc", "-O1", "-static", "-o", at / "look", at / "look.c"], check=True, timeout=60)
+    subprocess.run(["gcc", "-O1", "-static", "-o", at / "look", at / "look.c"], check=True, timeout=PATIENCE_S)
     return (at / "look").read_bytes()
 
 

@@ -13,6 +13,7 @@ from immured import Client
 from immured.client.throwaway import ThrowawayDaemon
 from immured.client.volumes import Volumes
 from immured.host.quota import enforces_projects, volume_means
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cgroup2]
 
@@ -28,13 +29,13 @@ def quotas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with image.open("wb") as file:
         file.truncate(256 * MIB)
     place.mkdir()
-    subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-F", "-O", "quota,project", image], check=True, timeout=60)
-    subprocess.run(["mount", "-o", "loop,prjquota", image, place], check=True, timeout=60)
+    subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-F", "-O", "quota,project", image], check=True, timeout=PATIENCE_S)
+    subprocess.run(["mount", "-o", "loop,prjquota", image, place], check=True, timeout=PATIENCE_S)
     base.chmod(0o711)
     try:
         yield place
     finally:
-        subprocess.run(["umount", "-l", place], check=True, timeout=60)
+        subprocess.run(["umount", "-l", place], check=True, timeout=PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +63,11 @@ def test_they_are_found_and_told_apart_from_counting(quotas: Path, tmp_path: Pat
     assert volume_means(quotas) == "project quota"
     plain = tmp_path / "plain"
     plain.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "none", plain], check=True, timeout=60)
+    subprocess.run(["mount", "-t", "tmpfs", "none", plain], check=True, timeout=PATIENCE_S)
     try:
         assert not enforces_projects(plain)
     finally:
-        subprocess.run(["umount", plain], check=True, timeout=60)
+        subprocess.run(["umount", plain], check=True, timeout=PATIENCE_S)
 
 
 def test_no_more_bytes_than_the_quota(client: Client, bounded: ThrowawayDaemon) -> None:

@@ -13,6 +13,7 @@ import pytest
 from immured.client.snapshots import Snapshots
 from immured.client.throwaway import ThrowawayDaemon
 from immured.errors import ImmuredError
+from tests.patience import PATIENCE_S
 from tests.storage.forks import make_image
 
 pytestmark = pytest.mark.needs_root
@@ -25,7 +26,7 @@ def unmapped(collection: str) -> Iterator[ThrowawayDaemon]:
         own.stop()
         place = own.state / collection
         facts = place.stat()
-        subprocess.run(["mount", "-t", "ramfs", "ramfs", place], check=True, timeout=60)
+        subprocess.run(["mount", "-t", "ramfs", "ramfs", place], check=True, timeout=PATIENCE_S)
         try:
             os.chown(place, facts.st_uid, facts.st_gid)
             place.chmod(facts.st_mode & 0o777)
@@ -33,7 +34,7 @@ def unmapped(collection: str) -> Iterator[ThrowawayDaemon]:
             yield own
             own.stop()
         finally:
-            subprocess.run(["umount", "-l", place], check=True, timeout=60)
+            subprocess.run(["umount", "-l", place], check=True, timeout=PATIENCE_S)
 
 
 def test_a_snapshot_there_is_not_begun_with() -> None:
