@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from immured.cli.sandbox_exec import attach, execute
-from immured.cli.sandbox_life import create, extend, kill, pause, prune, remove, resume
+from immured.cli.sandbox_life import create, extend, kill, pause, prune, remove, resume, signal_exec
 from immured.cli.sandbox_look import execs, listing, logs, show, stats
 
 __all__ = ["sandbox"]
@@ -26,6 +26,6 @@ def sandbox() -> None:
 
 
 for one in (
-    create, listing, show, execute, attach, logs, execs, stats, pause, resume, extend, kill, remove, prune,
+    create, listing, show, execute, attach, logs, execs, signal_exec, stats, pause, resume, extend, kill, remove, prune,
 ):  # fmt: skip
     sandbox.add_command(one)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from immured.client import Sandbox
     from immured.client.sandbox_questions import CreateOptions
 
-__all__ = ["create", "creation", "extend", "kill", "life_options", "pause", "prune", "remove", "resume"]
+__all__ = ["create", "creation", "extend", "kill", "life_options", "pause", "prune", "remove", "resume", "signal_exec"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -118,6 +118,40 @@ kill = _moves(
     lambda one: one.kill(),
 )  # fmt: skip
 remove = _moves("rm", "removed", "End sandboxes, where they live, and list them no more.", lambda one: one.remove())
+
+
+class SignalName(click.ParamType[str]):
+    """A signal, by its name with or without SIG, or by its number."""
+
+    name = "SIGNAL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from immured.client.sandbox_questions import signal as asked
+
+        try:
+            asked("", "", str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
+@click.command("signal")
+@click.argument("sandbox")
+@click.argument("exec")
+@click.argument("name", metavar="[SIGNAL]", type=SignalName(), default="TERM")
+@connection_options
+def signal_exec(
+    sandbox: str, exec: str, name: str,
+    socket: str | None, key_file: str | None, daemon_key: str | None, state: str | None, as_user: str | None,
+) -> None:  # fmt: skip
+    """Send an exec a signal: TERM, or INT, 9, ...; KILL ends it with all that it started.
+
+    `immure sandbox execs SANDBOX` shows what runs.
+    """
+    from immured.client.sandbox_questions import signal as asked
+
+    with connect(socket, key_file, daemon_key, state, as_user) as client:
+        client.ask(asked(client.at(sandbox).id, exec, name))
 
 
 @click.command()
