@@ -2,6 +2,7 @@
 #ifndef IMMURED_CELL_H
 #define IMMURED_CELL_H
 
+#include "covers.h"
 #include "error.h"
 #include "explain_watch.h"
 #include "places.h"
@@ -16,7 +17,8 @@ struct cell {
   struct view view;
   int host_pid_ns;                 /* what children outside of the cell are born in */
   int pid_ns, user_ns;             /* the cell's own */
-  int table;                       /* tells when a mount of its goes, see mounts_apply; -1: none that could */
+  int table;                       /* tells when a mount goes, see mounts_apply; -1: none that could */
+  struct covers covers;            /* the mounts of which none may go */
   int landlock;                    /* its ruleset (landlock.h); -1 where the kernel has none */
   int init;                        /* pidfd of PID 1; -1 once it is dead */
   int leash;                       /* a socket to PID 1, which dies when nobody holds this any more */

@@ -90,7 +90,8 @@ bool keeper_bury_clerk(struct keeper *keeper, size_t which)
   uint32_t mounts;
   if (!cell->places.relaying || relaying == 0 || !atomic_compare_exchange_strong(cell->places.relaying, &relaying, 0))
     return true;
-  return mounts_count(cell, &mounts) == 0 && mounts == cell->places.mounts;
+  return mounts_count(cell, &mounts) == 0 && mounts == cell->places.mounts &&
+         (!cell->covers.ids || covers_look(&cell->covers) == COVERED);
 }
 
 bool keeper_expects_mounts(const struct keeper *keeper)

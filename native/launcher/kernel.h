@@ -27,6 +27,14 @@
 #define PID_FS_MAGIC 0x50494446
 #endif
 
+/* Newer than 6.1's headers: the same on x86-64 and aarch64. */
+#ifndef SYS_statmount
+#define SYS_statmount 457                                        /* 6.8 */
+#endif
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x4000u                              /* 6.8 */
+#endif
+
 /* Landlock, newer than 6.1's headers: the kernel's own numbers, and since when. */
 #ifndef LANDLOCK_ACCESS_FS_TRUNCATE
 #define LANDLOCK_ACCESS_FS_TRUNCATE (1ULL << 14)                 /* ABI 3, 6.2 */
@@ -89,6 +97,14 @@ static inline int sys_landlock_allow(int ruleset, int place, uint64_t rights)
 static inline int sys_landlock_restrict(int ruleset, uint32_t flags)
 {
   return (int)syscall(SYS_landlock_restrict_self, ruleset, flags);
+}
+
+/* Whether a mount of this number, one of STATX_MNT_ID_UNIQUE, is in the caller's mount namespace: 0, or -1 with ENOENT. */
+static inline int sys_statmount(uint64_t id)
+{
+  const struct { uint32_t size, spare; uint64_t id, wanted; } asked = {.size = sizeof asked, .id = id};
+  uint64_t answer[64];                                           /* of which nothing was wanted */
+  return (int)syscall(SYS_statmount, &asked, answer, sizeof answer, 0);
 }
 
 static inline int sys_pivot_root(const char *new_root, const char *put_old)

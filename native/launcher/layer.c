@@ -97,7 +97,7 @@ static int lay(int stage, int lower, int saved, int target, const char *path, ui
   *made = make_overlay(stage, saved < 0 ? LOWER : SAVED_AND_LOWER, attributes, redirect);
   if (*made < 0)
     return imd_fail(err, IMD_STAGE_LAYER, errno, "a layer over %s (overlayfs over its file system)", path);
-  return vfs_attach(*made, stage) < 0 ? imd_fail(err, IMD_STAGE_LAYER, errno, "a layer over %s", path) : 0;
+  return vfs_stack(*made, stage) < 0 ? imd_fail(err, IMD_STAGE_LAYER, errno, "a layer over %s", path) : 0;
 }
 
 int layer_attach(const struct run *run, int lower, int target, const char *path, uint64_t attributes, int *made,
@@ -139,7 +139,7 @@ int layer_lay_again(const struct place *place, int *made, struct imd_error *err)
   if (dress_upper(place->root, place->lower) < 0)
     return imd_fail(err, IMD_STAGE_LAYER, errno, "a layer over %s", place->target);
   *made = make_overlay(place->stage, place->saved < 0 ? LOWER : SAVED_AND_LOWER, place->attributes, "nofollow");
-  return *made < 0 || vfs_attach(*made, place->stage) < 0
+  return *made < 0 || vfs_stack(*made, place->stage) < 0
              ? imd_fail(err, IMD_STAGE_LAYER, errno, "a layer over %s", place->target)
              : 0;
 }

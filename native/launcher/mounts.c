@@ -277,6 +277,11 @@ static int apply_capture(struct work *work, const struct imd_plan_step *step, st
   if (!source || source->mount < 0 || !place)
     return imd_fail(err, IMD_STAGE_OPEN, ENOENT, "%s", path);
   cleanup_fd int target = view_target(&work->cell->view, path, true, true, err);
+  if (target < 0 || protect_pin(&work->cell->view, path, err) < 0)
+    return -1;
+  /* Pinned now, by a later step it is not again: that would be a copy, with the layer in it, over what is laid anew. */
+  imd_close(&target);
+  target = view_target(&work->cell->view, path, true, false, err);
   if (target < 0)
     return -1;
   cleanup_fd int layer = -1;
@@ -379,9 +384,13 @@ static int cover_one(const struct view *view, const char *path, dev_t device, st
   bool directory;
   cleanup_fd int target = vfs_find(view->root, path, &directory);
   struct stat st;
-  /* Behind another mount, it is out of reach as it is. */
-  if (target < 0 || fstat(target, &st) < 0 || st.st_dev != device)
+  /* Behind another mount, it is out of reach as it is: while that one stands. */
+  if (target < 0 || fstat(target, &st) < 0)
     return 0;
+  if (st.st_dev != device) {
+    covers_note(target);
+    return 0;
+  }
   return view_cover(view, target, directory) < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "%s", path) : 0;
 }
 
@@ -666,15 +675,11 @@ static bool is_sandbox(const struct run *run)
   return ((const struct imd_plan *)run->plan)->kind == IMD_PLAN_SANDBOX;
 }
 
-int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_fds *held,
-                 struct imd_error *err)
+static int apply_plan(struct cell *cell, const struct run *run, struct sources *sources, bool walks,
+                      struct imd_fds *held, struct imd_error *err)
 {
-  held->count = 0;
-  if (prepare_layers(cell, run, sources, err) < 0)
-    return -1;
   struct work work = {.cell = cell, .run = run, .sources = sources};
   struct findings findings = {.which = 0};
-  const bool walks = walks_sources(run);
   const int result = walks ? guarded_call(cell, run, apply_all, &work, &findings, err) : apply_all(&work, &findings, err);
   *held = findings.fds;
   if (result < 0 || (walks && find_root(&cell->view, err) < 0))
@@ -682,13 +687,36 @@ int mounts_apply(struct cell *cell, const struct run *run, struct sources *sourc
   bool found = false;
   if (sources->count > 0 && cover_kernel_mounts(cell, &found, err) < 0)
     return -1;
-  if (found && guarded_call(cell, run, cover_all, cell, NULL, err) < 0)
+  return found ? guarded_call(cell, run, cover_all, cell, NULL, err) : 0;
+}
+
+/* From here on the table tells when a mount goes; what went before is found by looking. */
+static int watch_mounts(struct cell *cell, struct imd_error *err)
+{
+  cell->table = openat(cell->config->host_proc, "self/mountinfo", O_RDONLY | O_CLOEXEC);
+  if (cell->table < 0)
+    return imd_fail(err, IMD_STAGE_MOUNT, errno, "the cell's mounts");
+  return covers_look(&cell->covers) == UNCOVERED
+             ? imd_fail(err, IMD_STAGE_MOUNT, ESTALE, "what the plan covers was replaced meanwhile")
+             : 0;
+}
+
+int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_fds *held,
+                 struct imd_error *err)
+{
+  held->count = 0;
+  if (prepare_layers(cell, run, sources, err) < 0)
+    return -1;
+  const bool walks = walks_sources(run);
+  if (walks)
+    covers_begin();
+  const int result = apply_plan(cell, run, sources, walks, held, err);
+  covers_end(&cell->covers);
+  if (result < 0)
     return -1;
   if (is_sandbox(run) && keep_tmpfs(cell, run, walks, err) < 0)
     return -1;
   if (cell->places.relaying && mounts_count(cell, &cell->places.mounts) < 0)
     return imd_fail(err, IMD_STAGE_MOUNT, errno, "the cell's mounts");
-  if (walks)
-    cell->table = openat(cell->config->host_proc, "self/mountinfo", O_RDONLY | O_CLOEXEC);
-  return walks && cell->table < 0 ? imd_fail(err, IMD_STAGE_MOUNT, errno, "the cell's mounts") : 0;
+  return walks ? watch_mounts(cell, err) : 0;
 }

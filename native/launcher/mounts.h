@@ -15,7 +15,8 @@
  *
  * What stands on names in a caller's tree (protected, hidden, or mounted there) goes with the name: where the host
  * renames another file over it or removes it, the kernel takes the mount away, from every namespace. `cell->table`
- * then answers POLLPRI: from now on nobody has any business with the cell's mounts.
+ * then answers POLLPRI, as for a mount that a caller's tree brought along; `cell->covers` are those that the plan made.
+ * Fails with ESTALE where one of them went before that.
  */
 int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_fds *held,
                  struct imd_error *err);

@@ -231,6 +231,9 @@ int protect_place(const struct cell *cell, const struct run *run, const char *pa
       return absent == IMD_ABSENT_PASSED ? 0 : target_fail(err, "%s", path);
     }
     const int result = found.place >= 0 ? keep(cell, path, &found, findings, err) : make(cell, run, path, &found, err);
+    /* Also where it needs no cover: it stands in a mount that nobody may write to, or is one. */
+    if (result == 0)
+      covers_note(found.place >= 0 ? found.place : found.above);
     if (result <= 0)
       return result;
     if (attempt > 0)

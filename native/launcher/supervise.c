@@ -249,7 +249,7 @@ static void watch_until_death(struct watch *watch)
     struct timespec left;
     if (ppoll(events, sizeof events / sizeof events[0], time_left(watch, &left), NULL) < 0 && errno != EINTR)
       pass_sentence(watch, IMD_CAUSE_KILLED);
-    if (events[6].revents) {
+    if (events[6].revents && covers_look(&watch->cell->covers) != COVERED) {
       watch->uncovered = true;
       pass_sentence(watch, IMD_CAUSE_VIOLATION);
     }

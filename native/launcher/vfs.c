@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "vfs.h"
+#include "covers.h"
 #include "kernel.h"
 #include "util.h"
 
@@ -51,9 +52,17 @@ int vfs_refit_tmpfs(int root, uint64_t size, uint64_t inodes, uint32_t mode, uid
   return directory < 0 || fchown(directory, uid, gid) < 0 ? -1 : fchmod(directory, mode);
 }
 
+int vfs_stack(int mount, int below)
+{
+  return move_mount(mount, "", below, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
 int vfs_attach(int mount, int target)
 {
-  return move_mount(mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+  if (vfs_stack(mount, target) < 0)
+    return -1;
+  covers_note(mount);
+  return 0;
 }
 
 int vfs_attach_at(int mount, int dir, const char *name)

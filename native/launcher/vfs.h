@@ -26,9 +26,12 @@ int vfs_refit_tmpfs(int root, uint64_t size, uint64_t inodes, uint32_t mode, uid
 /* A copy of the mount tree at `fd`, private, not attached, with these attributes set on all of it. */
 int vfs_clone(int fd, uint64_t attributes);
 
-/* Attaches a mount (or moves one) to where `target`, or the directory `name` in `dir`, points. */
+/* Attaches a mount (or moves one) to where `target`, or the directory `name` in `dir`, points. It is noted (covers.h). */
 int vfs_attach(int mount, int target);
 int vfs_attach_at(int mount, int dir, const char *name);
+
+/* Onto the root of a mount of our own, without which it cannot go: it is not noted, and may be exchanged. */
+int vfs_stack(int mount, int below);
 
 /* `O_PATH`, not above `dir`, and through no symbolic link. */
 int vfs_open_beneath(int dir, const char *path);

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import pytest
 
 from immured.client.errors import Refusal
-from tests.changes.project import Captured
+from tests.changes.project import Captured, own
+from tests.warden.places import mounted
 
 
 def test_all(captured: Captured) -> None:
@@ -64,3 +69,29 @@ def test_names_that_stand_in_the_way(captured: Captured) -> None:
     captured.python("import os\nfor r in range(2):\n  for n in range(40): os.makedirs(f'.immured-{r:x}-{n:x}/a/b/c')\n")
     captured.sandbox.changes.discard()
     assert captured.kinds() == {}
+
+
+def test_beside_another_tree_in_a_writable_directory(capture: Callable[..., Captured], ground: Path) -> None:
+    """What is above both is mounted over itself, so that nobody moves it: with no second layer in it."""
+    with TemporaryDirectory(dir=ground) as tree:
+        own(Path(tree))
+        captured = capture(read=[tree])
+        captured.sh("echo 3 >> a.txt")
+        captured.sandbox.changes.discard()
+        assert captured.sh("cat a.txt; grep -c ' - overlay' /proc/self/mountinfo") == b"one\ntwo\n1\n"
+
+
+def test_after_a_mount_went_that_another_tree_brought_along(capture: Callable[..., Captured], ground: Path) -> None:
+    """Whether the layer is back is known by how many mounts there are."""
+    with TemporaryDirectory(dir=ground) as tree:
+        own(Path(tree))
+        other = Path(tree) / "other"
+        other.mkdir()
+        with mounted("none", other, "tmpfs"):
+            captured = capture(read=[tree])
+            captured.sh("echo 3 >> a.txt")
+            assert captured.sh(f"grep -c {other} /proc/self/mountinfo") == b"1\n"
+        other.rmdir()
+        assert captured.sh(f"grep -c {other} /proc/self/mountinfo || true") == b"0\n"
+        captured.sandbox.changes.discard()
+        assert captured.sh("cat a.txt") == b"one\ntwo\n"

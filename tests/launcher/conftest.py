@@ -13,8 +13,8 @@ from tests.launcher.harness import Broker
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "native" / "launcher"
 PARTS = (
-    "accept address brokers control counts error landlock launcher main message notify options outbox parker plan pool"
-    " processors relay relay_sandboxes remains sweep table template upgrade util vfs"
+    "accept address brokers control counts covers error landlock launcher main message notify options outbox parker"
+    " plan pool processors relay relay_sandboxes remains sweep table template upgrade util vfs"
 ).split()
 FLAGS = [
     *("-std=gnu11", "-D_GNU_SOURCE=", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"),

@@ -47,6 +47,17 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
+@pytest.fixture(scope="session")
+def harness_of_old(harness: Path) -> Path:
+    """The same as it is on a kernel before 6.8, which gives a mount's number to another: it asks for what none has."""
+    program, part = harness.with_name("warden-of-old"), harness.with_name("covers-of-old")
+    flags = [*FLAGS, "-DSTATX_MNT_ID_UNIQUE=0x40000000u"]
+    subprocess.run(["gcc", *flags, "-c", SOURCES / "covers.c", "-o", part], check=True)
+    others = [one for one in harness.parent.glob("*.o") if one.stem != "covers"]
+    subprocess.run(["gcc", *FLAGS, *others, part, "-o", program], check=True)
+    return program
+
+
 def cgroup_mount() -> Path | None:
     """Where cgroup v2 is mounted: alone, or beside v1."""
     for line in Path("/proc/self/mounts").read_text().splitlines():
@@ -96,8 +107,10 @@ def cells(harness: Path, subtree: Path | None, controllers: Controller) -> Itera
     with ExitStack() as stack:
 
         def make(**options: Any) -> Cell:
-            options = {"cgroup": subtree, "controllers": controllers, "slot": next(slots), **options}
-            return stack.enter_context(Cell(harness, **options))
+            options = {
+                "harness": harness, "cgroup": subtree, "controllers": controllers, "slot": next(slots), **options
+            }  # fmt: skip
+            return stack.enter_context(Cell(**options))
 
         yield make
 

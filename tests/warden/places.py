@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from immured.isolation.plan import Step
 from tests.warden.cell import Peer, Wish
 
-__all__ = ["ALICE", "BOB", "STAFF", "directory", "give", "shell", "text"]
+__all__ = ["ALICE", "BOB", "STAFF", "directory", "give", "mounted", "shell", "text"]
 
 ALICE: Final = Peer(61001, 61001)
 BOB: Final = 61002
 STAFF: Final = 61010
+MNT_DETACH: Final = 2
+LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def give(path: Path, uid: int, mode: int, gid: int | None = None) -> Path:
@@ -38,3 +43,14 @@ def text(path: Path, uid: int, mode: int = 0o644, content: str = "content\n", gi
 def shell(command: str, *mounts: Step, **rest: object) -> Wish:
     """A command line, with what is mounted for it."""
     return Wish(["sh", "-c", command], mounts=mounts, **rest)  # type: ignore[arg-type]
+
+
+@contextmanager
+def mounted(source: str, at: Path, kind: str, flags: int = 0) -> Iterator[None]:
+    """Something mounted on the host, at a directory of the test's own."""
+    if LIBC.mount(source.encode(), os.fsencode(at), kind.encode(), flags, None) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(at))
+    try:
+        yield
+    finally:
+        LIBC.umount2(os.fsencode(at), MNT_DETACH)

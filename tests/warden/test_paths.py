@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import shutil
@@ -10,7 +9,6 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,11 +18,10 @@ from immured.isolation.messages import Exited
 from immured.isolation.plan import Step
 from tests.walls.unanswering import UnansweringMount
 from tests.warden.cell import Cell, Peer, Wish, bind, file, python
-from tests.warden.places import ALICE, BOB, STAFF, directory, give, shell, text
+from tests.warden.places import ALICE, BOB, STAFF, directory, give, mounted, shell, text
 from tests.warden.silent import SilentMount
 
-MS_BIND, MS_REC, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 1 << 20, 2
-LIBC = ctypes.CDLL(None, use_errno=True)
+MS_BIND, MS_REC, MS_SHARED = 0x1000, 0x4000, 1 << 20
 
 
 @pytest.fixture
@@ -34,17 +31,6 @@ def place() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
-
-
-@contextmanager
-def mounted(source: str, at: Path, kind: str, flags: int = 0) -> Iterator[None]:
-    """Something mounted on the host, at a directory of the test's own."""
-    if LIBC.mount(source.encode(), os.fsencode(at), kind.encode(), flags, None) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(at))
-    try:
-        yield
-    finally:
-        LIBC.umount2(os.fsencode(at), MNT_DETACH)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
