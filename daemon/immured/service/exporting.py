@@ -203,8 +203,8 @@ def _unreachable(place: Place, error: OSError) -> dict[str, object]:
 def _remedy(directory: str, number: int | None) -> str:
     if number in _REFUSED:
         return (
-            f"give {directory} to the daemon's user, who must be able to pass what is above; under systemd it needs "
-            "ReadWritePaths= too (docs/ledger.md, Exports); then restart the daemon"
+            f"give {directory} to the daemon's user (uid {os.geteuid()}), who must be able to pass what is above; "
+            "under systemd it needs ReadWritePaths= too (docs/ledger.md, Exports); then restart the daemon"
         )
     if number in _FULL:
         return "free space there; what is missing is copied then"
