@@ -61,6 +61,13 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.daemon = type(self).side()
+        try:
+            self._begin()
+        except BaseException:
+            self.daemon.close()
+            raise
+
+    def _begin(self) -> None:
         began = self.daemon.now // 1000 * 1000
         moments = {
             rule.until: datetime.fromtimestamp((began + rule.until) / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
