@@ -48,19 +48,42 @@ static void signal_from_inside(const struct live *live, const struct cgroup *cgr
   _exit(EXIT_SUCCESS);
 }
 
-/* Before exec the process is still ours, and no signal is meant for it. */
 static void pass_signal(const struct live *live, const struct cgroup *cgroup, const struct run *run,
                         const struct payload *payload, const struct imd_signal *said)
 {
   const int number = (int)said->number;
-  if (said->number < 1 || said->number >= NSIG || payload_stage(payload) != BIRTH_STARTED)
-    return;
   if (said->everybody && number == SIGKILL)
     cgroup_kill(cgroup);
   else if (said->everybody || live->terminal >= 0)
     signal_from_inside(live, cgroup, run, number, said->everybody != 0);
   else if (payload->pidfd >= 0)
     pidfd_send_signal(payload->pidfd, number, NULL, 0);
+}
+
+void live_pass_early(struct live *live, const struct cgroup *cgroup, const struct run *run, const struct payload *payload)
+{
+  const enum birth_stage stage = payload_stage(payload);
+  if (live->early_count == 0 || stage == BIRTH_PREPARING || stage == BIRTH_WAITING)
+    return;
+  for (size_t i = 0; stage == BIRTH_STARTED && i < live->early_count; i++)
+    pass_signal(live, cgroup, run, payload, &live->early[i]);
+  live->early_count = 0;
+}
+
+/* Before GO the process is still ours, and no signal is meant for it: what comes then is for the program that it will be. */
+static void hear_signal(struct live *live, const struct cgroup *cgroup, const struct run *run,
+                        const struct payload *payload, const struct imd_signal *heard)
+{
+  if (heard->number < 1 || heard->number >= NSIG)
+    return;
+  const struct imd_signal said = {heard->number, heard->everybody != 0};
+  size_t kept = 0;
+  for (size_t i = 0; i < live->early_count; i++)
+    if (memcmp(&live->early[i], &said, sizeof said) != 0)
+      live->early[kept++] = live->early[i];
+  live->early[kept++] = said;
+  live->early_count = kept;
+  live_pass_early(live, cgroup, run, payload);
 }
 
 /* The pause that is on was one until now; it counts from GO on. */
@@ -102,7 +125,7 @@ bool live_hear(struct live *live, const struct cell *cell, const struct cgroup *
   switch (header->type) {
   case IMD_SIGNAL:
     if (length == sizeof(struct imd_signal))
-      pass_signal(live, cgroup, run, payload, body);
+      hear_signal(live, cgroup, run, payload, body);
     return true;
   case IMD_RESIZE:
     if (length == sizeof(struct imd_resize) && live->terminal >= 0)

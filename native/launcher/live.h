@@ -9,9 +9,12 @@
 #include "protocol.h"
 #include "run.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+enum { EARLY_SIGNALS = 2 * (NSIG - 1) };   /* each to the first process, and to everybody */
 
 struct live {
   struct exec_log log;             /* of one that is kept */
@@ -20,6 +23,8 @@ struct live {
   bool paused;
   uint64_t since;                  /* when that began */
   uint64_t paused_ns;              /* all pauses since GO that are over */
+  struct imd_signal early[EARLY_SIGNALS];   /* signals of before GO, in their order; of equal ones the last */
+  size_t early_count;
 };
 
 #define LIVE_NONE {.log = EXEC_LOG_NONE, .inputs = {-1, -1}, .terminal = -1}
@@ -30,6 +35,9 @@ struct live {
  */
 bool live_hear(struct live *live, const struct cell *cell, const struct cgroup *cgroup, const struct run *run,
                const struct payload *payload, const void *packet, size_t size, uint64_t *pause);
+
+/* The signals that came before GO, once it came. Nobody tells us of that: look again while there are any. */
+void live_pass_early(struct live *live, const struct cgroup *cgroup, const struct run *run, const struct payload *payload);
 
 /* Its main process died at `end`: of a pause that is on, or whose end the keeper has not told us yet. */
 void live_stop(struct live *live, const struct payload *payload, uint64_t end);

@@ -20,6 +20,8 @@
 
 /* The least time between two looks at the cpu time. */
 #define CPU_STEP_NS 5000000u
+/* And between two looks at whether GO came, while signals wait for it. */
+#define GO_STEP_NS 1000000u
 enum { TRACER_MS = 10 };
 
 struct watch {
@@ -214,14 +216,21 @@ static uint64_t earlier(uint64_t one, uint64_t other)
   return one == 0 || (other != 0 && other < one) ? other : one;
 }
 
+/* When to look whether the signals that wait for GO can be passed on; 0: none waits. */
+static uint64_t signal_look(const struct watch *watch)
+{
+  return watch->run->live && watch->run->live->early_count > 0 ? imd_now_ns() + GO_STEP_NS : 0;
+}
+
 /* NULL: for good. */
 static const struct timespec *time_left(const struct watch *watch, struct timespec *left)
 {
   const uint64_t next = watch->cause != 0 ? watch->patience
                         : is_paused(watch)
                             ? 0
-                            : earlier(earlier(watch->birth_deadline, watch->cell->explain.tick),
-                                      earlier(watch->wall_look, watch->cpu_look));
+                            : earlier(earlier(earlier(watch->birth_deadline, watch->cell->explain.tick),
+                                              earlier(watch->wall_look, watch->cpu_look)),
+                                      signal_look(watch));
   if (next == 0)
     return NULL;
   const uint64_t now = imd_now_ns(), rest = next > now ? next - now : 0;
@@ -270,6 +279,8 @@ static void watch_until_death(struct watch *watch)
     for (int i = 0; i < 2; i++)
       if (events[7 + i].revents)
         live_take(live, i);
+    if (live && watch->cause == 0)
+      live_pass_early(live, watch->cgroup, watch->run, watch->payload);
     look_at_clock(watch);
   }
 }

@@ -21,7 +21,7 @@ from immured.client.sandbox import Sandbox
 from immured.client.throwaway import ThrowawayDaemon
 from immured.errors import ImmuredError
 from tests.patience import PATIENCE_S, until
-from tests.sandboxes.waiting import code, runs
+from tests.sandboxes.waiting import code
 
 pytestmark = pytest.mark.needs_root
 
@@ -186,8 +186,7 @@ def test_what_it_was_given_at_its_start_is_all_of_its_input(sandbox: Sandbox) ->
     ("number", "cause"), [(signal.SIGTERM, "signaled"), (signal.SIGKILL, "killed"), (signal.SIGUSR1, "signaled")]
 )
 def test_signals_are_commands(sandbox: Sandbox, entries: Entries, number: int, cause: str) -> None:
-    one = sandbox.start(["/bin/sleep", f"313{number:03}"])
-    until(lambda: runs(b"/bin/sleep\000313%03d\0" % number))  # a signal before that is the warden's to deliver or not
+    one = sandbox.start(SLEEP)  # whether its program began yet or not
     one.signal(number)
     result = one.wait()
     assert result.cause == cause

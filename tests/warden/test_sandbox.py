@@ -220,23 +220,30 @@ def test_a_kill_of_everybody_is_the_programs_own_end_by_a_signal(sandbox: Sandbo
     assert (one.exited().cause, one.exited().si_status) == (Cause.SIGNALED, signal.SIGKILL)
 
 
-def test_a_signal_before_its_first_instruction_is_nobodys(sandbox: Sandbox, subtree: Path) -> None:
+@pytest.mark.parametrize(
+    "early", [[signal.SIGTERM], [signal.SIGSTOP, signal.SIGCONT, signal.SIGIO],
+              [signal.SIGCONT, signal.SIGSTOP, signal.SIGCONT, signal.SIGIO]],
+)  # fmt: skip
+@pytest.mark.parametrize("everybody", [False, True])
+def test_a_signal_before_its_first_instruction_waits_for_that(
+    sandbox: Sandbox, subtree: Path, early: list[signal.Signals], everybody: bool
+) -> None:
+    """In their order, of equal ones the last: what is stopped and goes on again is not left stopped."""
     with Pipes(b"") as pipes:
-        one = sandbox.order(shell("echo ran"), pipes.theirs)
+        one = sandbox.order(Wish(["sleep", "1000"]), pipes.theirs)
         pipes.close_theirs()
         execs = subtree / "tenants" / "tests" / sandbox.name / "execs"
         until(lambda: bool(members(execs)))
         [payload] = members(execs)
         warden = parent_of(payload)
         until(lambda: state_of(payload) == state_of(warden) == "S")  # the one waits for GO, the other for news
+        for number in early:
+            one.signal(number, everybody=everybody)
         slept = times_slept(warden)
-        one.signal(signal.SIGTERM)
-        # Who is on its way to sleep is shown as asleep already, with news or without: that it is again tells more.
-        until(lambda: times_slept(warden) > slept and state_of(warden) == "S")
-        one.pipes = pipes
-        run = one.go().result()
-        one.pipes = None
-        assert run.succeeded() == "ran\n"
+        until(lambda: times_slept(warden) > slept + 10)  # it looks again and again whether there was a GO
+        assert state_of(payload) == "S"
+        run = one.go().exited()
+        assert (run.cause, run.si_status) == (Cause.SIGNALED, early[-1])
 
 
 def test_a_signal_that_does_not_exist_is_passed_over(sandbox: Sandbox) -> None:
