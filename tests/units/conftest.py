@@ -19,6 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.needs_throwaway_host)
+            item.add_marker(pytest.mark.timeout(580))  # some install, which takes its time
 
 
 def make(*words: str) -> None:

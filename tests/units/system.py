@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from immured import Client
 from tests.entries import entries_in
+from tests.patience import PATIENCE_S
 
 __all__ = ["BROKER", "LAUNCHER", "SOCKET", "STATE", "System"]
 
@@ -31,7 +32,7 @@ class System:
 
     def systemctl(self, *words: str, check: bool = True) -> str:
         """What systemctl says."""
-        done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
         assert not check or done.returncode == 0, done.stdout + done.stderr + self.journal()
         return done.stdout
 
@@ -50,7 +51,7 @@ class System:
     def journal(self) -> str:
         """The last that both said."""
         words = ["journalctl", "--no-pager", "-n", "60", "-u", LAUNCHER, "-u", BROKER, "-u", SOCKET]
-        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60).stdout
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE_S).stdout
 
     def immure(self, *words: str, user: str | None = None) -> subprocess.CompletedProcess[str]:
         """The installed command line; the system's socket and keys by itself, but for root's key."""
@@ -61,18 +62,18 @@ class System:
         clean |= {"IMMURE_KEY": str(STATE / "keys/admin.pem")} if user is None else {"HOME": f"/home/{user}"}
         return subprocess.run(
             [*prefix, "/usr/local/bin/immure", *words], capture_output=True, text=True, check=False,
-            timeout=120, cwd="/", env=clean,
+            timeout=PATIENCE_S, cwd="/", env=clean,
         )  # fmt: skip
 
     def client(self) -> Client:
         """The admin's."""
-        return Client(LISTENING, STATE / "keys/admin.pem", "/run/immured/daemon.pub", timeout=60)
+        return Client(LISTENING, STATE / "keys/admin.pem", "/run/immured/daemon.pub", timeout=PATIENCE_S)
 
     def ledger(self, *kinds: str) -> list[dict[str, Any]]:
         """Entries of these types."""
         return [entry for entry in entries_in(STATE) if entry["type"] in kinds]
 
-    def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = PATIENCE_S) -> None:
         """Wait until something is so."""
         deadline = time.monotonic() + seconds
         while not condition():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import signal
 import subprocess
 import tempfile
@@ -206,10 +207,12 @@ def test_a_copy_that_hangs_holds_no_restart_up(system: System, copied: Path, liv
     system.until(lambda: bool(list(copied.glob("*/checkpoints/*"))))
     with UnansweringMount(copied, uid=pwd.getpwnam("immured").pw_uid):
         done = system.immure("preflight")
-        assert (done.returncode, "has not answered for 5 s" in done.stdout) == (1, True), done.stdout + done.stderr
-        began = time.monotonic()
-        system.systemctl("restart", BROKER)
-        assert time.monotonic() - began < 40
+        silent = re.search(r"has not answered for (\d+) s", done.stdout)
+        assert silent is not None, done.stdout + done.stderr
+        assert (done.returncode, int(silent[1]) >= 5) == (1, True), done.stdout + done.stderr
+        system.systemctl("stop", BROKER)
+        assert system.shown(BROKER, "Result") == "success", system.journal()  # by itself: nobody had to kill it
+        system.systemctl("start", BROKER)
         assert system.immure("run", "--", "/bin/true").returncode == 0
         assert serves(system, living)
 
@@ -246,15 +249,22 @@ def test_the_ledger_is_cosigned_where_the_operator_lets_it(system: System, witne
     assert "pass  audit         the witness w1 cosigned" in done.stdout
 
 
+def said_to_live(system: System) -> str:
+    """When systemd last heard of the broker that it lives."""
+    return system.shown(BROKER, "WatchdogTimestampMonotonic")
+
+
 def test_a_broker_that_hangs_is_replaced(system: System, living: Sandbox) -> None:
     drop_in = Path(f"/run/systemd/system/{BROKER}.d/quick.conf")
     drop_in.parent.mkdir(parents=True, exist_ok=True)
-    drop_in.write_text("[Service]\nWatchdogSec=3\n")
+    drop_in.write_text("[Service]\nWatchdogSec=10\n")
     system.systemctl("daemon-reload")
     try:
         system.systemctl("restart", BROKER)
         hung = system.pid(BROKER)
-        time.sleep(5)
+        for _ in range(3):
+            said = said_to_live(system)
+            system.until(lambda said=said: said_to_live(system) != said)  # type: ignore[misc]
         assert system.pid(BROKER) == hung  # it says in time that it lives
         os.kill(hung, signal.SIGSTOP)
         system.until(lambda: system.active(BROKER) == "active" and system.pid(BROKER) not in (0, hung))
@@ -269,8 +279,12 @@ def test_a_launcher_that_dies_takes_everything_along_and_the_next_connection_is_
     with system.client() as client:
         sandbox = client.sandbox(name="doomed", keep=True)
         assert sandbox.exec(["/bin/true"]).ok
-    os.kill(system.pid(LAUNCHER), signal.SIGKILL)
-    system.until(lambda: system.active(LAUNCHER) == "active" and system.active(BROKER) == "active")
+    before = {unit: system.pid(unit) for unit in (LAUNCHER, BROKER)}
+    os.kill(before[LAUNCHER], signal.SIGKILL)
+    for unit, pid in before.items():
+        system.until(
+            lambda unit=unit, pid=pid: system.active(unit) == "active" and system.pid(unit) not in (0, pid)  # type: ignore[misc]
+        )
     assert system.immure("run", "--", "/bin/true").returncode == 0, system.journal()
     assert [one for one in system.ledger("sandbox.lost", "sandbox.ended") if one["data"]["sandbox"] == sandbox.id]
 
