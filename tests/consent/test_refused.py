@@ -27,6 +27,7 @@ from immured.wire.certificate import chain_to_pem, issue
 from immured.wire.keys import PrivateKey
 from tests.consent.conftest import restarted
 from tests.consent.texts import FIT, as_file
+from tests.patience import PATIENCE_S
 from tests.policies import declare
 
 pytestmark = pytest.mark.needs_root
@@ -66,7 +67,7 @@ def shell(daemon: ThrowawayDaemon, line: str, **more: str) -> subprocess.Complet
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -111,7 +112,9 @@ def test_the_remedy_names_the_session_and_all_else_that_it_is_bound_to(daemon: T
     manifest = asking()
     session = Sessions(client).open().id
     names: dict[str, Any] = {"session": session, "persona": "reviewer", "sub": "ann's & bob"}
-    with Client(str(daemon.socket), str(daemon.admin_key), str(daemon.daemon_key), timeout=60, **names) as other:
+    with Client(
+        str(daemon.socket), str(daemon.admin_key), str(daemon.daemon_key), timeout=PATIENCE_S, **names
+    ) as other:
         remedy = refused(lambda: other.run(TRUE, manifest=manifest)).remedy
         done = shell(daemon, remedy)
         assert done.returncode == 0, done.stderr
@@ -127,8 +130,8 @@ def test_a_key_that_another_certified_answers_for_itself(daemon: ThrowawayDaemon
     chain = issue(issuer, agent.public, "agent", now_ms=now_ms(), life_ms=3_600_000, permissions=allowed)
     pinned = daemon.daemon_key.read_bytes()
     with (
-        Client(daemon.socket, issuer, pinned, timeout=60) as person,
-        Client(daemon.socket, agent, pinned, timeout=60, certificate=chain_to_pem([chain])) as delegate,
+        Client(daemon.socket, issuer, pinned, timeout=PATIENCE_S) as person,
+        Client(daemon.socket, agent, pinned, timeout=PATIENCE_S, certificate=chain_to_pem([chain])) as delegate,
     ):
         agree(person, manifest)
         assert person.run(TRUE, manifest=manifest).exit_code == 0
@@ -189,7 +192,7 @@ def test_the_entries_of_what_runs_name_the_consent(daemon: ThrowawayDaemon, clie
 def test_it_is_over_after_its_time(client: Client) -> None:
     manifest = asking(valid="1s")
     agree(client, manifest)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while Consents(client).status(manifest).standing == "given":
         assert time.monotonic() < deadline
         time.sleep(0.05)

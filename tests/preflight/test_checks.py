@@ -11,6 +11,7 @@ import pytest
 from immured import Client
 from immured.client.consents import Consents
 from immured.client.errors import Refusal
+from tests.patience import PATIENCE_S
 from tests.preflight.scene import DAY_MS, Scene, manifest, of, refused, scene, signed
 
 pytestmark = pytest.mark.needs_root
@@ -152,8 +153,8 @@ def test_a_signer_s_key_that_was_revoked(stage: Scene, worker: Client) -> None:
 
 
 def test_a_signature_that_expired(stage: Scene, worker: Client) -> None:
-    digest = stage.load(manifest("short"), stage.keys["release"], expires_ms=1500)
-    deadline = time.monotonic() + 30
+    digest = stage.load(manifest("short"), stage.keys["release"], expires_ms=10_000)  # time to load it in
+    deadline = time.monotonic() + PATIENCE_S
     while (row := of(worker.preflight(manifest=digest), "signature")[0]).verdict == "pass":
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -380,7 +381,7 @@ def test_many_at_once(stage: Scene, worker: Client) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert seen == [True] * 16
 
 

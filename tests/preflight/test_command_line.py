@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.preflight.scene import Scene, manifest, scene, signed
 
 pytestmark = pytest.mark.needs_root
@@ -25,7 +26,7 @@ def immure(stage: Scene, *words: str, key: str = "worker") -> subprocess.Complet
     path.write_bytes(stage.keys[key].to_pem())
     command = [sys.executable, "-m", "immured.cli", "preflight", "--socket", str(stage.daemon.socket)]
     command += ["--key", str(path), "--daemon-key", str(stage.daemon.daemon_key), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=stage.place, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=stage.place, check=False)
 
 
 def test_where_nothing_fails_it_exits_0_and_says_a_line_each(stage: Scene) -> None:
