@@ -18,6 +18,7 @@ from immured.client.sandbox import Sandbox
 from immured.client.sandbox_questions import Terminal
 from immured.client.throwaway import ThrowawayDaemon
 from tests.entries import entries_in
+from tests.patience import PATIENCE_S
 from tests.pinning.conftest import digest, manifest, row
 
 pytestmark = pytest.mark.needs_root
@@ -28,7 +29,7 @@ ALLOWED = ["sh", "cp", "mv", "cat", "python3", "/tmp/w/tool", "/tmp/w/script"]
 
 @pytest.fixture
 def sandbox(client: Client) -> Iterator[Sandbox]:
-    with client.sandbox(manifest=manifest(*ALLOWED)) as made:
+    with client.sandbox(manifest=manifest(*ALLOWED, limits={"wall": "5m"})) as made:
         made.exec(["sh", "-c", "mkdir /tmp/w && cp /usr/bin/true /tmp/w/good && cp /usr/bin/false /tmp/w/bad"])
         yield made
 
@@ -76,7 +77,7 @@ def test_a_detached_exec_that_is_not_allowed(sandbox: Sandbox) -> None:
 SWAP = """
 import os, shutil, time
 os.chdir('/tmp/w')
-end = time.monotonic() + 180
+end = time.monotonic() + 280
 while time.monotonic() < end and not os.path.exists('stop'):
     for name in ('good', 'bad'):
         shutil.copy(name, 'next')
@@ -99,7 +100,7 @@ def test_whoever_swaps_it_meanwhile_cannot_have_another_run_than_the_entry_says(
     statuses = {digest("/usr/bin/true"): 0, digest("/usr/bin/false"): 1}
     seen: set[str] = set()
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline and len(seen) < 2:
             for _ in range(20):
                 result = sandbox.exec(["/tmp/w/tool"])
@@ -112,7 +113,7 @@ def test_whoever_swaps_it_meanwhile_cannot_have_another_run_than_the_entry_says(
                 seen.add(told["sha256"])
     finally:
         sandbox.exec(["sh", "-c", "touch /tmp/w/stop"])
-        swapping.join(30)
+        swapping.join(PATIENCE_S)
     assert len(seen) == 2, "nothing was swapped: nothing was tried"
 
 
