@@ -100,8 +100,8 @@ def configured(daemon: ThrowawayDaemon, default: str, name: str, seconds: int) -
 
 
 def stops_after(daemon: ThrowawayDaemon, seconds: int) -> None:
-    """A daemon that lets live runs go on so long after it was told to stop. One that does not stop within a minute is
-    killed, and its exit status is not 0."""
+    """A daemon that lets live runs go on so long after it was told to stop. One that does not stop in time is killed,
+    and its exit status is not 0."""
     configured(daemon, "10", "stop_deadline_s", seconds)
 
 

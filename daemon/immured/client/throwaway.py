@@ -23,8 +23,8 @@ from immured.ledger.disk import set_append_only
 
 __all__ = ["ThrowawayDaemon"]
 
-START_SECONDS = 60.0  # a virtual machine without hardware help takes several
-STOP_SECONDS = 60.0
+START_SECONDS = 120.0  # a virtual machine without hardware help takes several, and on a busy host ten times that
+STOP_SECONDS = 120.0
 
 
 class ThrowawayDaemon:
