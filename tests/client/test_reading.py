@@ -12,6 +12,7 @@ import pytest
 
 from immured.client.reading import StoppableReader
 from tests.descriptors import descriptors
+from tests.patience import PATIENCE_S
 
 Pipe = tuple[BinaryIO, BinaryIO]
 
@@ -42,7 +43,7 @@ def test_a_read_that_waits_is_called_off(pipe: Pipe) -> None:
     thread = threading.Thread(target=lambda: got.append(reader.read()))
     thread.start()
     reader.stop()
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert got == [b""]
 
 
@@ -63,7 +64,7 @@ def test_nothing_yet_on_a_non_blocking_file_is_not_its_end(pipe: Pipe) -> None:
     thread = threading.Thread(target=lambda: got.append(reader.read()))
     thread.start()
     writing.write(b"late")
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert got == [b"late"]
 
 
