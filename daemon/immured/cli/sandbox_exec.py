@@ -55,7 +55,7 @@ class InSandbox(Running):
 @click.option("-d", "--detach", is_flag=True, help="Print its id and go; its output goes to a log.")
 @click.option("--shell", metavar="SHELL", help="CMD is a line for this shell; further words are its $1, $2, ...")
 @click.option("--env", metavar="K[=V]", multiple=True, help="Set a variable; without =V, pass yours on.")
-@click.option("--cwd", metavar="DIR", help="Where it starts, inside.")
+@click.option("--cwd", metavar="DIR", help="Where it starts: a path inside, from / on.")
 @click.option("--output", metavar="SIZE", help="How much it may write to stdout and stderr together.")
 @click.option("--cpu-time", metavar="TIME", help="Processor time of all its processes.")
 @click.option("--wall", metavar="TIME", help="How long it may take: 500ms, 60s, 1.5h.")
