@@ -23,11 +23,11 @@ from immured.isolation.launcher import Connection, Launcher, LauncherLostError, 
 from immured.isolation.messages import Exited, Failed
 from immured.isolation.sealed import sealed_memfd
 from tests.descriptors import descriptors
+from tests.patience import PATIENCE_S
 
 T = TypeVar("T")
 READY = struct.pack("=8I", abi.PROTOCOL_VERSION, 1 | 16, 4, 0x70000000, 10, 1, 0, 0) + b"/sys/fs/cgroup/x"
 FAILED = struct.pack("=IIiI", Stage.OPEN, 4, 13, 0) + b"/srv: Permission denied"
-PATIENCE_S = 30.0
 
 
 def exited(collected: int = 0) -> bytes:

@@ -21,6 +21,7 @@ from immured.isolation.launcher import KeptFds, Launcher, LauncherLostError
 from immured.isolation.messages import Exited, Failed
 from tests.descriptors import descriptors
 from tests.isolation.test_launcher import FAILED, Scene, close, exited, play, within
+from tests.patience import PATIENCE_S
 
 S, E = 7, 8
 
@@ -285,7 +286,9 @@ def meet(directory: Path, act: Callable[[Survivor, Awaitable[Launcher | None]], 
     async def whole() -> None:
         survivor = Survivor(directory)
         finding = asyncio.ensure_future(
-            Launcher.find(survivor.control, on_connection=lambda _: None, on_lost=lambda _: None, ready_timeout=20)
+            Launcher.find(
+                survivor.control, on_connection=lambda _: None, on_lost=lambda _: None, ready_timeout=PATIENCE_S
+            )
         )
         await asyncio.sleep(0.05)
         try:

@@ -22,9 +22,9 @@ from immured.isolation.landlock import landlock_steps
 from immured.isolation.messages import HEADER
 from immured.isolation.plan import Plan, Step
 from immured.isolation.sealed import sealed_memfd
+from tests.patience import PATIENCE_S
 
 SLOT_BASE = 0x60000000
-DEADLINE_S = 30.0
 W_PREPARE = 128  # enum imd_w_message
 
 
@@ -126,7 +126,8 @@ class Broker:
         given = [settings.get(name) for name in ("lock_fd", "listen_fd")]
         self.sock = ours
         self.log = directory / "launcher.log"
-        with theirs, self.log.open("ab") as log:
+        with contextlib.ExitStack() as failed, theirs, self.log.open("ab") as log:
+            failed.callback(ours.close)
             self.process = subprocess.Popen(
                 [program, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -136,12 +137,13 @@ class Broker:
                 env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
                 pass_fds=[theirs.fileno(), *(one for one in given if isinstance(one, int))],
             )
+            failed.pop_all()
         self.null = os.open(os.devnull, os.O_RDWR)
         self.runs = 0
         self._gates: dict[int, int] = {}
         self._early: list[Packet] = []
 
-    def receive(self, timeout: float = DEADLINE_S) -> Packet:
+    def receive(self, timeout: float = PATIENCE_S) -> Packet:
         """The next packet, of a warden's first; EOFError at the launcher's end, TimeoutError when none comes."""
         ways = [self.sock] if self.ends is None else [self.ends, self.sock]
         readable = select.select(ways, [], [], timeout)[0]
@@ -161,7 +163,7 @@ class Broker:
             self.ends = socket.socket(fileno=fds.pop())
         return Packet(type_, number, data[HEADER.size :], list(fds))
 
-    def wait_for(self, wanted: Callable[[Packet], bool], timeout: float = DEADLINE_S) -> Packet:
+    def wait_for(self, wanted: Callable[[Packet], bool], timeout: float = PATIENCE_S) -> Packet:
         """The first packet that fits; the others are kept for later."""
         for index, packet in enumerate(self._early):
             if wanted(packet):
@@ -173,7 +175,7 @@ class Broker:
                 return packet
             self._early.append(packet)
 
-    def of_run(self, run: int, timeout: float = DEADLINE_S) -> Packet:
+    def of_run(self, run: int, timeout: float = PATIENCE_S) -> Packet:
         """What comes next about a run."""
         return self.wait_for(lambda packet: packet.id == run and packet.type > Message.CONN, timeout)
 
@@ -183,7 +185,7 @@ class Broker:
 
     def come(self, control: Path) -> messages.Ready:
         """As another broker, whose predecessor has left."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + PATIENCE_S
         if self.ends is not None:
             self.ends.close()
             self.ends = None
@@ -285,7 +287,7 @@ class Broker:
         """Close our socket, as a broker that died; the launcher's exit status."""
         self.sock.close()
         self._shut()
-        return self.process.wait(DEADLINE_S)
+        return self.process.wait(PATIENCE_S)
 
     def _shut(self) -> None:
         for gate in self._gates.values():
@@ -301,7 +303,7 @@ class Broker:
         self._shut()
         os.close(self.null)
         try:
-            self.process.wait(DEADLINE_S)
+            self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -337,7 +339,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-def eventually(condition: Callable[[], bool], timeout: float = DEADLINE_S) -> bool:
+def eventually(condition: Callable[[], bool], timeout: float = PATIENCE_S) -> bool:
     """Whether it comes true in time."""
     deadline = time.monotonic() + timeout
     while not condition():

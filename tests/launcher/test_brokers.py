@@ -19,6 +19,7 @@ from immured.isolation import messages
 from immured.isolation.abi import Cause, KeptKind, Message, Stage
 from tests.descriptors import descriptors
 from tests.launcher.harness import Broker, eventually, exec_plan, gone, murder, plan_for, sandbox_plan
+from tests.patience import PATIENCE_S
 
 Start = Callable[..., Broker]
 S, E = 11, 12
@@ -116,7 +117,7 @@ def test_runs_and_those_that_wait_end_with_their_broker(begin: Start, control: P
         assert broker.come(control).sandboxes == (S,)
         assert eventually(lambda: all(gone(pid) for pid in wardens))
         assert not gone(keeper)
-        client.settimeout(30)
+        client.settimeout(PATIENCE_S)
         assert client.recv(1) == b""  # whoever served this connection is gone
     packet = broker.of_run(S)
     os.close(packet.fds[0])
@@ -186,7 +187,7 @@ def test_it_ends_with_its_last_sandbox(begin: Start) -> None:
     broker.sock.close()
     assert eventually(lambda: "kept" in broker.log.read_text())
     murder(keeper)
-    assert broker.process.wait(30) == 0
+    assert broker.process.wait(PATIENCE_S) == 0
 
 
 def holds_record(pid: int) -> bool:
@@ -214,7 +215,7 @@ def test_one_that_stands_by_itself_outlives_all(begin: Start, control: Path) -> 
     with broker.connection() as connection:
         assert broker.run(connection, plan_for("true")).exited.cause == Cause.EXITED
     broker.process.send_signal(signal.SIGTERM)
-    assert broker.process.wait(30) == 0
+    assert broker.process.wait(PATIENCE_S) == 0
     assert not control.exists()
 
 
@@ -229,7 +230,7 @@ def test_one_broker_at_a_time(begin: Start, control: Path) -> None:
         with broker.connection():
             pass
         broker.sock.close()
-        second.settimeout(30)
+        second.settimeout(PATIENCE_S)
         assert second.recv(65536)
 
 
@@ -243,12 +244,12 @@ def test_who_comes_is_looked_at(begin: Start, control: Path, tmp_path: Path, uid
     control.chmod(0o666)
     script = (
         "import os, socket, sys; os.chdir(sys.argv[1]); os.setuid(int(sys.argv[2]))\n"
-        "s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.settimeout(20); s.connect('launcher.sock')\n"
+        "s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.settimeout(100); s.connect('launcher.sock')\n"
         "try: sys.exit(0 if s.recv(65536) else 3)\n"
         "except ConnectionError: sys.exit(3)"
     )
     command = [sys.executable, "-c", script, str(tmp_path), str(uid)]
-    assert subprocess.run(command, timeout=60, check=False).returncode == (0 if taken else 3)
+    assert subprocess.run(command, timeout=PATIENCE_S, check=False).returncode == (0 if taken else 3)
 
 
 def test_a_broker_of_another_build_costs_no_sandbox(begin: Start, control: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from immured.isolation import messages
 from immured.isolation.abi import Message
 from tests.launcher.harness import Broker, eventually
+from tests.patience import PATIENCE_S
 
 Start = Callable[..., Broker]
 
@@ -67,7 +68,7 @@ def test_whose_process_is_gone_has_no_program(start: Start) -> None:
     script = "import os, socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
     script += "sys.exit() if os.fork() else sys.stdin.read()"  # its child keeps the connection, which waits
     with subprocess.Popen([sys.executable, "-c", script, broker.path], stdin=subprocess.PIPE) as client:
-        assert client.wait(30) == 0
+        assert client.wait(PATIENCE_S) == 0
         first.close()
         broker.send(messages.encode_connection_closed(taken.id))
         packet = broker.wait_for(lambda packet: packet.type == Message.CONN)
@@ -127,7 +128,7 @@ def let_go(broker: Broker, uid: int) -> bool:
             client.connect(os.fspath(broker.path))
         finally:
             os.seteuid(before)
-        if client in select.select([client, broker.sock], [], [], 30)[0]:
+        if client in select.select([client, broker.sock], [], [], PATIENCE_S)[0]:
             assert client.recv(1) == b""
             with pytest.raises(TimeoutError):  # who is announced is so before the launcher's copy is closed
                 broker.receive(timeout=0)
@@ -150,7 +151,7 @@ def test_a_user_is_turned_away_for_a_while_and_nobody_else(reachable: Broker) ->
     assert not let_go(reachable, 1234)
     assert let_go(reachable, 4321)
     reachable.send(messages.encode_turn_away(4321, 1))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while let_go(reachable, 4321):
         assert time.monotonic() < deadline
 

@@ -163,7 +163,7 @@ def test_a_range_whose_last_owner_does_not_end_is_never_used_again(start: Start)
         os.close(gate)
         broker.go(run)
         assert os.read(told, 1) == b"o"
-        assert broker.of_run(run, timeout=60).failed.stage == Stage.LOST
+        assert broker.of_run(run).failed.stage == Stage.LOST
         assert "slot 0 is used no more" in broker.log.read_text()
         os.close(hold)
         bases = {broker.run(connection, plan_for("describe")).failed.text.split()[5] for _ in range(4)}

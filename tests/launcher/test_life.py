@@ -15,6 +15,7 @@ import pytest
 from immured.isolation import messages
 from immured.isolation.abi import Cause, Message, Stage
 from tests.launcher.harness import SLOT_BASE, Broker, descendants, eventually, gone, murder, plan_for
+from tests.patience import PATIENCE_S
 
 Start = Callable[..., Broker]
 
@@ -50,7 +51,7 @@ def test_a_socket_left_by_a_crash_is_replaced(start: Start, tmp_path: Path) -> N
 def test_a_file_in_the_sockets_place_is_left_alone(start: Start, tmp_path: Path) -> None:
     place = tmp_path / "immured.sock"
     place.write_text("precious")
-    assert start().process.wait(30) == 1
+    assert start().process.wait(PATIENCE_S) == 1
     assert place.read_text() == "precious"
 
 
@@ -82,7 +83,7 @@ def test_a_path_longer_than_an_address_is_listened_on(start: Start, tmp_path: Pa
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(start: Start, options: dict[str, object]) -> None:
-    assert start(**options).process.wait(30) == 2
+    assert start(**options).process.wait(PATIENCE_S) == 2
 
 
 def test_the_end_of_the_broker_ends_everything(broker: Broker) -> None:
@@ -125,7 +126,7 @@ def test_the_lock_outlives_a_killed_launcher_until_its_wardens_are_gone(start: S
     for fd in (gate, told, tell):
         os.close(fd)
     murder(broker.process.pid)
-    broker.process.wait(30)
+    broker.process.wait(PATIENCE_S)
 
     def free() -> bool:
         with path.open("w") as other:
@@ -143,7 +144,7 @@ def test_the_lock_outlives_a_killed_launcher_until_its_wardens_are_gone(start: S
 def test_without_its_parker_it_ends(broker: Broker) -> None:
     kin = descendants(broker.process.pid)
     murder(broker.parker)
-    assert broker.process.wait(30) == 1
+    assert broker.process.wait(PATIENCE_S) == 1
     assert all(gone(pid) for pid in kin)
 
 
@@ -159,14 +160,14 @@ def test_without_its_parker_it_ends(broker: Broker) -> None:
 )
 def test_a_broker_of_another_build_ends_it(broker: Broker, packet: bytes) -> None:
     broker.send(packet)
-    assert broker.process.wait(30) == 1
+    assert broker.process.wait(PATIENCE_S) == 1
 
 
 def test_a_number_in_use_ends_it(broker: Broker) -> None:
     with broker.connection() as connection:
         broker.prepare(connection, plan_for("hold"), run=5)
         broker.prepare(connection, plan_for("hold"), run=5)
-    assert broker.process.wait(30) == 1
+    assert broker.process.wait(PATIENCE_S) == 1
 
 
 def test_stop_accepts_nobody_and_lets_runs_go_on(broker: Broker) -> None:

@@ -11,6 +11,7 @@ from immured.isolation import messages
 from immured.isolation.abi import BindFlag, Cause, Clerk, Message, Op, PlanKind, Stage
 from immured.isolation.plan import Plan, Step
 from tests.launcher.harness import Broker, exec_plan, plan_for, sandbox_plan
+from tests.patience import PATIENCE_S
 
 S, E = 11, 12
 KNOWN = "type {} of {} bytes, {} descriptors"
@@ -94,7 +95,7 @@ def test_a_clerk_that_nobody_can_have_is_an_end_of_file(broker: Broker, sandbox:
     with ours:
         with theirs:
             broker.send(messages.encode_ask(sandbox, Clerk.FILES, connection), [theirs.fileno()])
-        ours.settimeout(30)
+        ours.settimeout(PATIENCE_S)
         assert ours.recv(10) == b""
 
 
@@ -169,10 +170,10 @@ def test_a_number_in_use_ends_the_trust(broker: Broker, first: str) -> None:
     live(broker)
     broker.exec(E, S, exec_plan("/bin/true"))
     broker.create(S if first == "sandbox" else E, sandbox_plan("s-2"))
-    assert broker.process.wait(30) == 1
+    assert broker.process.wait(PATIENCE_S) == 1
 
 
 @pytest.mark.parametrize("kind", [Message.SIGNAL, Message.FREEZE, Message.EXTEND, Message.RESIZE, Message.ASK])
 def test_a_message_cut_short_ends_the_trust(broker: Broker, kind: Message) -> None:
     broker.send(messages.HEADER.pack(kind, messages.HEADER.size, S))
-    assert broker.process.wait(30) == 1
+    assert broker.process.wait(PATIENCE_S) == 1

@@ -11,6 +11,7 @@ import pytest
 
 from immured.isolation.abi import Controller
 from tests.launcher.harness import Broker, plan_for
+from tests.patience import PATIENCE_S
 
 Start = Callable[..., Broker]
 
@@ -70,7 +71,7 @@ def test_the_controllers_that_we_were_given_are_enabled(start: Start, subtree: P
 def test_what_a_killed_launcher_left_is_swept(start: Start, subtree: Path) -> None:
     with leave(subtree) as left:
         start(cgroup=subtree).ready()
-        assert left.wait(60) == -9
+        assert left.wait(PATIENCE_S) == -9
     assert [entry.name for entry in (subtree / "tenants").iterdir() if entry.is_dir()] == []
 
 
@@ -86,7 +87,7 @@ def test_a_lost_wardens_cgroup_is_ended(start: Start, subtree: Path) -> None:
     broker.ready()
     with leave(subtree) as left, broker.connection() as connection:
         broker.run(connection, plan_for("die-running", sandbox="s-1"))
-        assert left.wait(60) == -9
+        assert left.wait(PATIENCE_S) == -9
 
 
 def test_other_cgroups_of_the_tenant_are_left_alone(start: Start, subtree: Path) -> None:

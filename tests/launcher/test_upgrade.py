@@ -15,6 +15,7 @@ from immured.isolation import messages
 from immured.isolation.abi import Cause, Message
 from tests.descriptors import descriptors
 from tests.launcher.harness import Broker, descendants, eventually, exec_plan, name_of, plan_for, sandbox_plan
+from tests.patience import PATIENCE_S
 
 Start = Callable[..., Broker]
 S, E = 11, 12
@@ -110,7 +111,7 @@ def test_the_end_is_as_tidy_as_ever(broker: Broker, tmp_path: Path) -> None:
     upgrade(broker)
     kin = descendants(broker.process.pid)
     broker.process.terminate()
-    assert broker.process.wait(30) == 0
+    assert broker.process.wait(PATIENCE_S) == 0
     assert kin
     assert not [pid for pid in kin if name_of(pid)]
     assert not (tmp_path / "launcher.sock").exists()
@@ -161,5 +162,5 @@ def test_a_socket_that_was_handed_over_is_listened_at_still(start: Start, tmp_pa
     with broker.connection():
         pass
     broker.process.terminate()
-    assert broker.process.wait(30) == 0
+    assert broker.process.wait(PATIENCE_S) == 0
     assert place.exists()  # it is the service manager's

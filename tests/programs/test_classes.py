@@ -295,7 +295,7 @@ def test_networked_reaches_a_server_of_another_exec(caller: Callable[[Callable[[
     def work(client: Client) -> str:
         with client.sandbox(manifest={"schema": 1, "name": "own", "class": "networked"}, ttl="5m") as sandbox:
             sandbox.start(["python3", "-m", "http.server", "8000", "--bind", "127.0.0.1", "--directory", "/usr/share"])
-            fetch = "for i in $(seq 100); do exec 3<>/dev/tcp/127.0.0.1/8000 && break; sleep 0.1; done 2>/dev/null"
+            fetch = "for i in $(seq 1000); do exec 3<>/dev/tcp/127.0.0.1/8000 && break; sleep 0.1; done 2>/dev/null"
             ask = f"{fetch}; printf 'HEAD / HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3"
             return sandbox.exec(["/bin/bash", "-c", ask]).stdout.decode()
 

@@ -177,7 +177,7 @@ class Cell:
         *,
         slot: int = 0,
         controllers: int = 0,
-        open_timeout_ms: int = 30_000,
+        open_timeout_ms: int = 90_000,
         grant_read: Sequence[Path] = (),
         grant_write: Sequence[Path] = (),
         park: bool = True,
@@ -188,11 +188,13 @@ class Cell:
         self._gate = -1
         grants = [word for path in grant_read for word in ("read", str(path))]
         grants += [word for path in grant_write for word in ("write", str(path))]
-        with theirs:
+        with contextlib.ExitStack() as failed, theirs:
+            failed.callback(self.socket.close)
             number = theirs.fileno()
             arguments = [number, self.slot_base, cgroup or "-", controllers, open_timeout_ms, *grants]
             command = [str(harness), *map(str, arguments)]
             self.process = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
+            failed.pop_all()
         if park:
             try:
                 kind, _, body, _ = self.hear()

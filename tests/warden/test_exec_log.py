@@ -13,6 +13,7 @@ import pytest
 
 from immured.isolation import abi
 from immured.isolation.abi import Stage
+from tests.patience import until
 from tests.warden.cell import Cell, Wish, python
 from tests.warden.sandbox import Exec, Log, Sandbox, shell
 
@@ -30,7 +31,10 @@ def log_of(one: Exec) -> Log:
 
 
 def test_both_streams_are_in_it_in_their_order(sandbox: Sandbox) -> None:
-    one = sandbox.keep(shell("echo a; sleep 0.1; echo b >&2; sleep 0.1; echo c"))
+    one = sandbox.keep(shell("echo a; read line; echo b >&2; read line; echo c"))
+    for said in (1, 2):
+        until(lambda: len(log_of(one).records()) == said)  # noqa: B023 - it is called at once
+        os.write(one.stdin, b"\n")
     one.exited()
     log = log_of(one)
     assert log.records() == [(1, b"a\n"), (2, b"b\n"), (1, b"c\n")]

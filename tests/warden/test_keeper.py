@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from immured.isolation.abi import Message, Stage
+from tests.patience import PATIENCE_S
 from tests.warden.cell import Cell, Wish
 from tests.warden.sandbox import AGAIN, ALONE, ASK, OVER, SANDBOX, Sandbox, shell
 
-PATIENCE_S = 30.0
 SANITIZERS = 8 << 20
 """A mapping of this size is theirs: what they know of every byte."""
 
@@ -178,6 +178,6 @@ def test_a_record_that_is_no_memory_is_none(cell: Cell) -> None:
     theirs.close()
     os.close(one.record)
     cell.close()
-    ours.settimeout(20)
+    ours.settimeout(PATIENCE_S)
     assert ours.recv(1) == b""
     ours.close()

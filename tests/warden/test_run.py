@@ -15,6 +15,7 @@ import pytest
 from immured.isolation.abi import Cause, Measured, Op, Stage
 from immured.isolation.messages import Exited, Failed
 from immured.isolation.plan import Step
+from tests.patience import until
 from tests.warden.cell import ALLOW_ALL, Cell, Pipes, Run, Wish, file, python
 
 
@@ -278,7 +279,7 @@ def others():
 while others():
     time.sleep(0.01)
 """
-    assert cell.run(Wish(python(program), wall_s=20)).outcome.cause is Cause.EXITED
+    assert cell.run(Wish(python(program), wall_s=100)).outcome.cause is Cause.EXITED
 
 
 # --- nobody is left --------------------------------------------------------------------------------------------------
@@ -330,10 +331,10 @@ def test_the_wardens_sudden_death_ends_the_cell(cells: Callable[..., Cell], subt
     start(cell, ["sleep", "1000"])
     cell.process.kill()
     cell.process.wait()
-    # PID 1 sees the end of its leash; with it goes the pid namespace. The wait ends, or the suite's patience does.
-    while processes_of(cell):
-        pass
+    # PID 1 sees the end of its leash; with it goes the pid namespace.
+    until(lambda: not processes_of(cell))
     if subtree is not None:
+        until(lambda: "populated 0" in (subtree / "tenants/tests/left/cgroup.events").read_text())
         (subtree / "tenants/tests/left").rmdir()
 
 
@@ -384,6 +385,16 @@ def test_what_the_payload_may_not_read_does_not_come_back(cell: Cell) -> None:
 
 
 def test_files_come_back_after_a_timeout(cell: Cell) -> None:
-    run = cell.run(Wish(["sh", "-c", "echo partial > out; sleep 100"], wall_s=2.0, collect=["/tmp/out"]))
+    """By the launcher's word, once it has written: of a deadline of its own nobody knows which comes first."""
+    wish = Wish(["sh", "-c", "echo partial > out; echo ready; sleep 1000"], collect=["/tmp/out"])
+    with Pipes(b"") as pipes:
+        cell.order(wish.packed(), pipes.theirs)
+        pipes.close_theirs()
+        cell.go()
+        pipes.wait_for(b"ready\n")
+        cell.kill(Cause.TIMEOUT)
+        report, files = cell.outcome()
+        assert isinstance(report, Exited)
+        run = Run(report, *pipes.read_all(), files)
     assert run.outcome.cause is Cause.TIMEOUT
     assert collected(run) == [b"partial\n"]

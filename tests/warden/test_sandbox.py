@@ -264,14 +264,16 @@ def test_one_that_is_stopped_before_its_program_has_no_more_time_for_it(sandbox:
         os.kill(waiting, signal.SIGSTOP)
         start = time.monotonic()
         assert one.go().failed().stage is Stage.KILLED
-        assert time.monotonic() - start < 20, "it ended with its sandbox, after 30 seconds"
+        assert time.monotonic() - start < 60, "it ended with its sandbox, after 90 seconds"
 
 
 # --- its end ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_kill_ends_every_exec_first_and_tells_what_all_of_it_used(sandbox: Sandbox, subtree: Path) -> None:
-    execs = [sandbox.start(shell("sleep 1000")) for _ in range(3)]
+    execs = [sandbox.start(shell("echo ready; sleep 1000")) for _ in range(3)]
+    for one in execs:
+        one.wait_for_output(b"ready\n")
     sandbox.run(Wish(python("sum(range(10**7))")))
     ended = sandbox.kill()
     assert ended.cause is Cause.KILLED
@@ -279,7 +281,7 @@ def test_a_kill_ends_every_exec_first_and_tells_what_all_of_it_used(sandbox: San
     for one in execs:
         assert Message.EXITED in sandbox.said(one.number)
         assert one.exited().cause is Cause.KILLED
-    sandbox.cell.process.wait(30)
+    sandbox.cell.process.wait(PATIENCE_S)
     assert sandbox.cell.process.returncode == 0
     assert not list(subtree.rglob(sandbox.name))
 
@@ -291,8 +293,8 @@ def test_its_time_to_live_ends_it(sandboxes: Callable[..., Sandbox]) -> None:
 
 def test_its_time_to_live_can_be_put_off(sandboxes: Callable[..., Sandbox]) -> None:
     with sandboxes(Wish(["-"], wall_s=6.0)) as one:
-        one.extend(60)
-        assert one.again()[0].wall_left_ns > 50e9
+        one.extend(600)
+        assert one.again()[0].wall_left_ns > 400e9
         time.sleep(6.2)
         assert one.run(shell("echo alive")).succeeded() == "alive\n"
 
@@ -404,9 +406,7 @@ def test_a_pause_stops_every_exec_and_an_end_of_it_goes_on(sandbox: Sandbox) -> 
     time.sleep(0.2)
     assert cpu_of(sandbox) == used
     assert sandbox.freeze(False).on is False
-    deadline = time.monotonic() + 30
-    while cpu_of(sandbox) == used:
-        assert time.monotonic() < deadline
+    until(lambda: cpu_of(sandbox) != used)
     one.kill()
     one.exited()
 
@@ -431,12 +431,12 @@ def test_an_execs_wall_time_stands_still_in_a_pause(sandbox: Sandbox) -> None:
 
 
 def test_an_exec_that_waits_for_go_outlasts_a_pause(cells: Callable[..., Cell]) -> None:
-    with Sandbox(cells(open_timeout_ms=5000)) as sandbox, Pipes(b"") as pipes:
+    with Sandbox(cells(open_timeout_ms=10_000)) as sandbox, Pipes(b"") as pipes:
         one = sandbox.order(shell("echo ran"), pipes.theirs)
         pipes.close_theirs()
         one.pipes = pipes
         sandbox.freeze(True)
-        time.sleep(5.5)
+        time.sleep(10.5)
         sandbox.freeze(False)
         assert one.go().result().succeeded() == "ran\n"
         one.pipes = None
@@ -519,7 +519,7 @@ def test_a_pause_whose_broker_died_before_it_was_so_does_not_come_to_pass(cell: 
             Sandbox(cell, Wish(["-"], mounts=[bind(mine, "/m")]), ALICE) as sandbox,
         ):
             sandbox.keep(shell("cat /m/stuck/x"))
-            assert silent.taken.wait(30)
+            assert silent.taken.wait(PATIENCE_S)
             goes_on = sandbox.keep(shell("echo ready; read line; echo got $line"))
             goes_on.wait_for_log(b"ready\n")
             sandbox.say(Message.FREEZE, SANDBOX, struct.pack("=II", True, 0))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from immured.isolation.abi import Cause, Measured, Stage
+from tests.patience import PATIENCE_S
 from tests.warden.cell import Cell, Wish, python
 from tests.warden.sandbox import OVER, Sandbox, shell
 
@@ -95,7 +96,7 @@ def test_a_place_counts_as_the_sandboxs_memory_after_its_exec(living: Callable[.
         sandbox.run(shell("head -c 50M /dev/zero > /tmp/zeros")).succeeded()
         assert sandbox.measure().memory_now >= 50 * MIB
         sandbox.run(shell("rm /tmp/zeros")).succeeded()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while sandbox.measure().memory_now >= 50 * MIB:
             assert time.monotonic() < deadline
 
@@ -116,7 +117,7 @@ def test_nothing_of_a_sandbox_is_left_in_the_tree_of_cgroups(living: Callable[..
         [execs] = subtree.rglob(f"{sandbox.name}/execs")
         assert len(list(execs.glob("*/"))) <= 1
         sandbox.kill()
-        sandbox.cell.process.wait(60)
+        sandbox.cell.process.wait(PATIENCE_S)
     names = [path.name for path in subtree.rglob(sandbox.name)]
     assert names in ([], [sandbox.name])
     assert not list(subtree.rglob(f"{sandbox.name}/*/"))

@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from immured.isolation.abi import Cause, Message, Stage
+from tests.patience import PATIENCE_S
 from tests.warden.cell import Cell, Wish, python
 from tests.warden.sandbox import OVER, Exec, Sandbox, shell
-
-PATIENCE_S = 30.0
 
 
 @pytest.fixture
