@@ -10,6 +10,7 @@ import click
 
 from immured.cli.ledger_places import unreadable
 from immured.cli.ledger_prove import trust_options, trusted
+from immured.cli.ledger_types import types_option
 from immured.cli.moments import span_of, stamp_option
 from immured.cli.say import complain, json_text, printable
 from immured.cli.target import SYSTEM_STATE
@@ -63,7 +64,10 @@ def s3_place(to: str, endpoint: str, region: str, credentials: str | None, **mor
 @click.option("--jsonl", metavar="F", type=click.Path(), help="Write entries as JSON lines.")
 @click.option("--proofs", is_flag=True, help="With --jsonl: the proof of each line too, in F.proofs.")
 @click.option("--tenant", metavar="NAME", help="With --jsonl: what is this tenant's, and nobody else's.")
-@click.option("--type", "types", multiple=True, metavar="TYPE", help="With --jsonl: of this type; run.* is a pattern.")
+@click.option(
+    "--type", "types", multiple=True, metavar="TYPE", callback=types_option,
+    help="With --jsonl: of this type; run.* is a pattern.",
+)  # fmt: skip
 @click.option("--actor", default="", metavar="TEXT", help="With --jsonl: by this key, uid, role, session, `sub`.")
 @click.option(
     "--since", default="", metavar="TIME", callback=stamp_option, help="With --jsonl: from then on: 2026-01-31T12"

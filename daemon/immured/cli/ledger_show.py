@@ -15,6 +15,7 @@ import click
 
 from immured.cli.ledger_lines import Display, Shown, beside
 from immured.cli.ledger_places import as_owner, ledger_file, place_options, unreadable
+from immured.cli.ledger_types import types_option
 from immured.cli.moments import stamp_option
 from immured.cli.say import note
 from immured.errors import ConfigurationError
@@ -53,7 +54,14 @@ def selecting_options(command: F) -> F:
         click.option(
             "--since", default="", metavar="TIME", callback=stamp_option, help="From this moment on: 2026-01-31T12"
         ),
-        click.option("--type", "types", multiple=True, metavar="TYPE", help="Of this type; run.* is a pattern."),
+        click.option(
+            "--type",
+            "types",
+            multiple=True,
+            metavar="TYPE",
+            callback=types_option,
+            help="Of this type; run.* is a pattern.",
+        ),
     ):
         command = option(command)
     return command
