@@ -22,6 +22,7 @@ from immured.wire.envelope import decode_envelope
 from immured.wire.messages import parse_data, parse_hello, parse_reply
 from immured.wire.strict_msgpack import unpack
 from tests.fuzz.fuzz_wire import known_inputs
+from tests.patience import PATIENCE_S
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -86,7 +87,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
         yield ask
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def check(judge: Judge, data: bytes) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from immured.isolation import syscalls
 from immured.isolation.seccomp import host_architecture
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.needs_root
 
@@ -50,7 +51,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
     with ours, theirs, subprocess.Popen([str(program), place], stdin=theirs.fileno(), env=environment) as process:
         theirs.close()
-        ours.settimeout(60)
+        ours.settimeout(PATIENCE_S)
 
         def one(name: str, args: list[int], first: bytes, second: bytes) -> tuple[bool, int, bytes]:
             args = args + [0] * (6 - len(args))
@@ -65,7 +66,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
 
         yield one
         ours.close()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_S) == 0
     shutil.rmtree(place)
 
 

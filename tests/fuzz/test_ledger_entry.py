@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from immured.ledger.entry import MAX_INTEGER, Body, build_line, encode_body, encode_value, leaf_hash
 from immured.ledger.timestamps import timestamp
+from tests.patience import PATIENCE_S
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -60,7 +61,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
 
         yield put
         to.close()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def as_it_enters(value: object) -> bytes:

@@ -15,6 +15,7 @@ import pytest
 
 from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.keys import PrivateKey
+from tests.patience import PATIENCE_S
 
 CLIENT = Path(__file__).with_name("client_from_protocol.py")
 LIVING = Path(__file__).with_name("living_from_protocol.py")
@@ -40,7 +41,7 @@ def run(
     }
     return subprocess.run(
         [sys.executable, "-I", str(program), *argv],
-        check=False, input=stdin, capture_output=True, env=where, timeout=60,
+        check=False, input=stdin, capture_output=True, env=where, timeout=PATIENCE_S,
     )  # fmt: skip
 
 

@@ -27,8 +27,8 @@ from immured.ledger.pending import Pending
 from immured.ledger.rotation import Limits
 from immured.ledger.saving import Pace
 from tests.ledger.test_faults import Model
+from tests.patience import PATIENCE_S
 
-PATIENCE_S: Final = 20.0
 SEGMENT: Final = 6_000
 LONGEST: Final = 60_000
 _ACTOR: Final = {"key": "k", "uid": 1}
@@ -138,7 +138,7 @@ def child(order: dict[str, Any]) -> None:
     if order["no_room_ahead"]:
         shim.fault_no_room_ahead()
     shim.fault_arm(*order["arm"], (order["directory"] + "/notes").encode())
-    signal.alarm(int(PATIENCE_S * 4))
+    signal.alarm(int(PATIENCE_S * 2))
     try:
         live(Path(order["directory"]))
     except ImmuredError as error:

@@ -18,10 +18,11 @@ import boto3
 from botocore.config import Config
 
 from immured.ledger.exports.place import Place
+from tests.patience import PATIENCE_S
 
 KEY = "AKIAIOSFODNN7EXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
-_LISTENS = re.compile(rb"https?://127\.0\.0\.1:\d+")
+_LISTENS = re.compile(rb"https?://127\.0\.0\.1:\d+(?=\s)")
 
 
 class Server:
@@ -75,7 +76,7 @@ def s3_server(certificate: Path | None = None, key: Path | None = None) -> Itera
             words += ["--ssl", "-c", str(certificate), "-k", str(key)]
         process = subprocess.Popen(words, stdout=output, stderr=output)
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE_S
             while not (listens := _LISTENS.search(said := os.pread(output.fileno(), 1 << 16, 0))):
                 assert process.poll() is None, said.decode()[-2000:]
                 assert time.monotonic() < deadline, said.decode()[-2000:]
@@ -83,7 +84,7 @@ def s3_server(certificate: Path | None = None, key: Path | None = None) -> Itera
             yield Server(listens[0].decode())
         finally:
             process.kill()
-            process.wait(30)
+            process.wait(PATIENCE_S)
 
 
 def credentials(place: Path) -> Path:

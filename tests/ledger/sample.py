@@ -16,7 +16,9 @@ from immured.ledger.rotation import rotated
 from immured.ledger.segments import segment_name
 from immured.ledger.timestamps import timestamp
 from immured.ledger.tree import Frontier
+from tests.descriptors import descriptors
 from tests.ledger.memory import MemoryStorage
+from tests.patience import until
 
 DAEMON = "ed25519:" + "d" * 32
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -45,6 +47,24 @@ def created(before: Callable[[str], None] = lambda _: None) -> MemoryStorage:
     storage = MemoryStorage(before)
     create_in(storage, signer, first_line(DAEMON, signer("x").verifier.public, bytes(range(16)), START_NS))
     return storage
+
+
+def bells() -> int:
+    """How many descriptors this process has by which a ledger wakes event loops."""
+    return sum("eventfd" in one for one in descriptors())
+
+
+def until_short(state: Path, size: int) -> None:
+    """Until the file that is written of a ledger in a directory has fewer bytes: who appends awaits no sealing."""
+    written = state / "ledger" / "current.jsonl"
+
+    def is_short() -> bool:
+        try:
+            return written.stat().st_size < size
+        except FileNotFoundError:  # between two names
+            return False
+
+    until(is_short)
 
 
 def vkeys(storage: MemoryStorage) -> tuple[VerifierKey, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -14,6 +15,7 @@ from immured.errors import Refused
 from immured.ledger import Pending
 from tests.ledger.sample import ACTOR, created, opened
 from tests.ledger.test_ledger import Fault, Gate, entries
+from tests.patience import PATIENCE_S
 
 FAULTS = [("write", errno.EIO), ("sync", errno.EIO), ("write", errno.ENOSPC)]
 
@@ -27,7 +29,7 @@ def test_where_the_writer_rests_the_caller_syncs_and_has_it_durable_at_once() ->
             threads.append(threading.current_thread())
 
     storage = created(note)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     with opened(storage) as ledger:
         for number in itertools.count():
             threads.clear()
@@ -45,12 +47,12 @@ def test_beside_a_writer_at_work_it_waits_as_everybody_does() -> None:
     ledger = opened(storage)
     gate.armed = True
     first = ledger.entry("run.accepted", ACTOR, {})
-    assert gate.reached.wait(20)
+    assert gate.reached.wait(PATIENCE_S)
     second = ledger.entry("run.accepted", ACTOR, {}, alone=True)
     with pytest.raises(TimeoutError):
         second.wait(0.01)
     gate.open.set()
-    assert [first.wait(20).seq, second.wait(20).seq] == [1, 2]
+    assert [first.wait(PATIENCE_S).seq, second.wait(PATIENCE_S).seq] == [1, 2]
     ledger.close()
 
 
@@ -59,10 +61,10 @@ def test_a_failure_is_for_good(operation: str, number: int) -> None:
     fault = Fault(operation, number)
     storage = created(fault)
     ledger = opened(storage)
-    ledger.entry("run.accepted", ACTOR, {}, alone=True).wait(20)
+    ledger.entry("run.accepted", ACTOR, {}, alone=True).wait(PATIENCE_S)
     fault.armed = True
     with pytest.raises(Refused, match=os.strerror(number)):
-        ledger.entry("run.accepted", ACTOR, {}, alone=True).wait(20)
+        ledger.entry("run.accepted", ACTOR, {}, alone=True).wait(PATIENCE_S)
     fault.armed = False
     for alone in (True, False):
         with pytest.raises(Refused, match=os.strerror(number)):
@@ -79,7 +81,7 @@ def test_many_threads_of_which_each_believes_itself_alone_keep_the_order() -> No
         def work() -> None:
             for _ in range(50):
                 made.append(ledger.entry("run.accepted", ACTOR, {}, alone=True))
-                made[-1].wait(20)
+                made[-1].wait(PATIENCE_S)
 
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
@@ -99,28 +101,27 @@ def test_a_checkpoint_is_still_signed_at_the_end() -> None:
 def test_one_that_nobody_waits_for_goes_with_the_next() -> None:
     syncs: list[str] = []
     storage = created(lambda operation: syncs.append(operation) if operation == "sync" else None)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     with opened(storage) as ledger:
-        while True:  # a writer that does not rest yet takes it at once
-            ledger.entry("run.accepted", ACTOR, {}).wait(20)
+        together = False
+        while not together:  # a writer that does not rest yet takes it at once
+            assert time.monotonic() < deadline, "the writer never rests"
+            ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
             syncs.clear()
             unhurried = ledger.entry("sandbox.ready", ACTOR, {}, unhurried=True)
-            try:
+            with contextlib.suppress(TimeoutError):
                 unhurried.wait(0.1)
-            except TimeoutError:
-                break
-            assert time.monotonic() < deadline, "the writer never rests"
-        assert syncs == []
-        ledger.entry("exec.accepted", ACTOR, {}).wait(20)
-        assert unhurried.is_durable()
-        assert len(syncs) == 1
+            waited = not syncs
+            ledger.entry("exec.accepted", ACTOR, {}).wait(PATIENCE_S)
+            assert unhurried.is_durable()
+            together = waited and len(syncs) == 1
 
 
 def test_one_that_nobody_waits_for_does_not_wait_for_ever() -> None:
     with opened(created()) as ledger:
         unhurried = ledger.entry("sandbox.ready", ACTOR, {}, unhurried=True)
         ledger.flush()
-        assert unhurried.wait(20).seq == 1
+        assert unhurried.wait(PATIENCE_S).seq == 1
     with opened(created()) as ledger:
         last = ledger.entry("sandbox.ready", ACTOR, {}, unhurried=True)
     assert last.is_durable(), "the ledger was closed before it was written"

@@ -18,6 +18,7 @@ from immured.ledger.ledger import Ledger, create
 from immured.ledger.reader import Problem
 from tests.ledger.memory import MemoryStorage
 from tests.ledger.sample import ACTOR, DAEMON, created, opened
+from tests.patience import PATIENCE_S
 
 
 class Nothing:
@@ -79,7 +80,7 @@ def serving(storage: MemoryStorage, **options: object) -> Ledger:
     return opened(storage, **settings)
 
 
-def until(so: Callable[[], object], seconds: float = 20) -> None:
+def until(so: Callable[[], object], seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while not so():
         assert time.monotonic() < deadline
@@ -92,7 +93,7 @@ def test_what_was_not_read_at_the_start_is_verified_soon() -> None:
         checking = ledger._checking
         assert checking is not None
         until(lambda: checking.checked == 31)
-        ledger.entry("run.accepted", ACTOR, {}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
         assert ledger.failure is None
 
 
@@ -113,24 +114,26 @@ def test_damage_there_refuses_every_entry_and_names_the_line(caplog: pytest.LogC
     assert storage.content() == before, "nothing is written to what is damaged"
     flip(storage, 9)
     with serving(storage) as ledger:
-        ledger.entry("run.accepted", ACTOR, {}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
 
 
-def test_who_waits_for_an_entry_hears_of_it() -> None:
+def test_who_waits_for_an_entry_hears_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = filled()
     flip(storage, 3)
     found, go = threading.Event(), threading.Event()
 
     def before() -> None:
         found.set()
-        assert go.wait(20)
+        assert go.wait(PATIENCE_S)
 
     with serving(storage, stream=lambda: View(storage, before)) as ledger:
-        assert found.wait(20)
+        assert found.wait(PATIENCE_S)
+        with ledger.turn():  # from here on nothing more becomes durable
+            monkeypatch.setattr(ledger._writer, "_commit", lambda: None)
         pending = ledger.entry("run.accepted", ACTOR, {}, unhurried=True)
         go.set()
         with pytest.raises(Refused, match="line 4"):
-            pending.wait(20)
+            pending.wait(PATIENCE_S)
 
 
 def test_it_is_verified_again_every_so_often() -> None:
@@ -190,7 +193,7 @@ def test_a_ledger_that_is_closed_does_not_wait_for_it(monkeypatch: pytest.Monkey
 
     slow = View(storage, slowly)
     ledger = serving(storage, stream=lambda: slow)
-    assert began.wait(20)
+    assert began.wait(PATIENCE_S)
     ledger.close()
     assert ledger._checking is not None
     assert ledger._checking.checked == 0

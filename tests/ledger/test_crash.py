@@ -18,6 +18,7 @@ from immured.ledger.reader import scan
 from immured.ledger.recovery import recover
 from tests.ledger.memory import MemoryStorage, PowerFailure
 from tests.ledger.sample import ACTOR, DAEMON, START_NS, created, opened, vkeys
+from tests.patience import PATIENCE_S
 
 KEYS = vkeys(created())
 
@@ -48,7 +49,7 @@ def work(storage: MemoryStorage, chance: random.Random) -> list[Receipt]:
                 ledger.entry("run.accepted", ACTOR, {"argv": ["x" * chance.choice([1, 200, 900])]})
                 for _ in range(chance.choice([1, 1, 4]))
             ]
-            acknowledged += [pending.wait(20) for pending in together]
+            acknowledged += [pending.wait(PATIENCE_S) for pending in together]
     except Refused:
         pass
     with contextlib.suppress(PowerFailure):

@@ -15,6 +15,7 @@ from immured.ledger.ledger import Ledger, create
 from immured.ledger.posix_log import PosixLog
 from immured.service.config import parse_config
 from tests.ledger.sample import DAEMON
+from tests.patience import PATIENCE_S
 
 
 def modes(directory: Path) -> list[str]:
@@ -75,7 +76,7 @@ def test_it_syncs_no_line(tmp_path: Path) -> None:
         noted.write_bytes(b"")
         command = [sys.executable, "-c", APPENDS, str(tmp_path), durability, str(entries)]
         environment = os.environ | {"LD_PRELOAD": str(library), "SYNCS": str(noted)}
-        subprocess.run(command, env=environment, check=True, timeout=60)
+        subprocess.run(command, env=environment, check=True, timeout=PATIENCE_S)
         return noted.stat().st_size
 
     syncs("full", 0)

@@ -27,6 +27,7 @@ from immured.ledger.segments import Files
 from immured.ledger.verify import verify_file
 from tests.ledger.copies import VKEYS
 from tests.ledger.test_retention import Folding
+from tests.patience import PATIENCE_S
 
 ACTOR = {"key": "ed25519:" + "1" * 32}
 SMALL = Limits(size=20_000)
@@ -56,7 +57,7 @@ class Sealed:
 
     def _until_sealed(self) -> None:
         """A file that is long enough is sealed when its digest is there, which nobody else waits for."""
-        written, deadline = self.place / "ledger/current.jsonl", time.monotonic() + 20
+        written, deadline = self.place / "ledger/current.jsonl", time.monotonic() + PATIENCE_S
 
         def is_long() -> bool:
             try:

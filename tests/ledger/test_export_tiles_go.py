@@ -12,6 +12,7 @@ from immured.ledger.exports.directory import Directory
 from immured.ledger.exports.head import folder_of
 from immured.ledger.exports.tiles import TileCopy, tile_path
 from tests.ledger.copies import VKEYS, Original
+from tests.patience import PATIENCE_S
 
 SOURCE = Path(__file__).parent / "tiles_go/main.go"
 
@@ -39,7 +40,7 @@ def tiles(tmp_path: Path) -> tuple[Original, Path]:
 
 def read(program: Path, original: Original, folder: Path) -> subprocess.CompletedProcess[str]:
     vkey = (original.place / "keys/ledger.vkey").read_text().strip()
-    return subprocess.run([program, folder, vkey], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([program, folder, vkey], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def test_go_reads_every_entry_and_proves_it(program: Path, tiles: tuple[Original, Path]) -> None:

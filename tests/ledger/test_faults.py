@@ -26,6 +26,7 @@ from immured.ledger.rotation import Limits
 from immured.ledger.saving import Pace
 from tests.ledger.memory import MemoryStorage, PowerFailure
 from tests.ledger.sample import ACTOR, created, opened, vkeys
+from tests.patience import PATIENCE_S
 
 KEYS = vkeys(created())
 CRASHES = 3
@@ -110,10 +111,12 @@ def life(storage: MemoryStorage, told: list[Receipt]) -> None:
                         for _ in range(chance.choice([1, 3]))
                     ]
                 for pending in made:
-                    told.append(pending.wait(20))  # noqa: PERF401  what was told before a failure counts
+                    told.append(pending.wait(PATIENCE_S))  # noqa: PERF401  what was told before a failure counts
                 intent = made[0].receipt.seq
                 if turn % 2:
-                    told.append(ledger.entry("run.finished", ACTOR, {"intent": intent}, outcome_of=intent).wait(20))
+                    told.append(
+                        ledger.entry("run.finished", ACTOR, {"intent": intent}, outcome_of=intent).wait(PATIENCE_S)
+                    )
         except Refused:
             pass
         with contextlib.suppress(PowerFailure):

@@ -18,6 +18,7 @@ from immured.ledger.keys import KeyFiles
 from immured.ledger.proving import Prover
 from immured.ledger.show import entries
 from tests.ledger.sample import ACTOR, DAEMON
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def state(tmp_path: Path) -> Path:
 
 def append(ledger: Ledger, count: int = 1) -> None:
     for _ in range(count):
-        ledger.entry("run.accepted", ACTOR, {"argv": ["/bin/true"]}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {"argv": ["/bin/true"]}).wait(PATIENCE_S)
 
 
 def keys(state: Path) -> tuple[VerifierKey, ...]:
@@ -39,7 +40,7 @@ def keys(state: Path) -> tuple[VerifierKey, ...]:
 
 def change(ledger: Ledger, state: Path) -> int:
     pending, _ = begin(ledger, KeyFiles(state / "keys"), ACTOR, {})
-    seq = pending.wait(20).seq
+    seq = pending.wait(PATIENCE_S).seq
     assert finish(ledger, KeyFiles(state / "keys"))
     return seq
 
@@ -129,7 +130,7 @@ def test_the_entrys_proof_is_open_to_whoever_knows_the_old_key(state: Path) -> N
 def test_another_change_waits_for_the_one_under_way(state: Path) -> None:
     with Ledger.open(state) as ledger:
         files = KeyFiles(state / "keys")
-        begin(ledger, files, ACTOR, {})[0].wait(20)
+        begin(ledger, files, ACTOR, {})[0].wait(PATIENCE_S)
         with pytest.raises(Refused, match="not finished"):
             begin(ledger, files, ACTOR, {})
         assert finish(ledger, files)
@@ -171,7 +172,7 @@ def crash(state: Path, at: str, after: bool, copy: Path) -> tuple[int, bool]:
     files.publish = copied("publish", files.publish)  # type: ignore[method-assign]
     files.finish = copied("finish", files.finish)  # type: ignore[method-assign]
     pending, _ = begin(ledger, files, ACTOR, {})
-    seq = pending.wait(20).seq
+    seq = pending.wait(PATIENCE_S).seq
     ledger.durable.sign = copied("sign", ledger.durable.sign)  # type: ignore[method-assign]
     assert finish(ledger, files)
     ledger.close()
@@ -211,7 +212,7 @@ def test_a_disk_that_takes_no_checkpoint_leaves_both_keys(state: Path) -> None:
     (first,) = keys(state)
     with Ledger.open(state, checkpoint_seconds=10**6) as ledger:
         pending, _ = begin(ledger, KeyFiles(state / "keys"), ACTOR, {})
-        seq = pending.wait(20).seq
+        seq = pending.wait(PATIENCE_S).seq
         aside = state / "aside"
         (state / "ledger" / "checkpoints").rename(aside)
         (state / "ledger" / "checkpoints").write_text("no directory")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import threading
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from immured.ledger.reader import scan
 from immured.ledger.timestamps import timestamp
 from immured.ledger.verify import verify_file
 from tests.ledger.memory import MemoryStorage
-from tests.ledger.sample import ACTOR, DAEMON, START_NS, created, opened, vkeys
+from tests.ledger.sample import ACTOR, DAEMON, START_NS, bells, created, opened, vkeys
+from tests.patience import PATIENCE_S, until
 
 
 def entries(storage: MemoryStorage) -> list[tuple[int, str]]:
@@ -39,7 +41,7 @@ class Gate:
     def __call__(self, operation: str) -> None:
         if operation == "sync" and self.armed:
             self.reached.set()
-            assert self.open.wait(20)
+            assert self.open.wait(PATIENCE_S)
 
 
 class Fault:
@@ -61,7 +63,7 @@ def test_a_receipt_is_known_at_once() -> None:
     with opened(storage) as ledger:
         pending = ledger.entry("run.accepted", ACTOR, {})
         assert pending.receipt.seq == 1
-        assert pending.wait(20) == pending.receipt
+        assert pending.wait(PATIENCE_S) == pending.receipt
     seen: list[Receipt] = []
     scan(storage, storage.size(), {}, lambda entry: seen.append(Receipt(entry.seq, entry.leaf)))
     assert seen[1] == pending.receipt
@@ -70,7 +72,7 @@ def test_a_receipt_is_known_at_once() -> None:
 def test_what_is_durable_is_on_the_disk() -> None:
     storage = created()
     with opened(storage) as ledger:
-        ledger.entry("run.accepted", ACTOR, {"sandbox": "s1"}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {"sandbox": "s1"}).wait(PATIENCE_S)
         assert storage.disk is not None
         assert b'"sandbox":"s1"' in storage.disk
 
@@ -81,11 +83,11 @@ def test_entries_wait_for_their_own_sync() -> None:
     ledger = opened(storage)
     gate.armed = True
     pending = ledger.entry("run.accepted", ACTOR, {})
-    assert gate.reached.wait(20)
+    assert gate.reached.wait(PATIENCE_S)
     with pytest.raises(TimeoutError):
         pending.wait(0.01)
     gate.open.set()
-    assert pending.wait(20).seq == 1
+    assert pending.wait(PATIENCE_S).seq == 1
     ledger.close()
 
 
@@ -96,11 +98,11 @@ def test_what_comes_during_a_sync_shares_the_next_one() -> None:
     before = storage.syncs
     gate.armed = True
     first = ledger.entry("run.accepted", ACTOR, {})
-    assert gate.reached.wait(20)
+    assert gate.reached.wait(PATIENCE_S)
     rest = [ledger.entry("run.accepted", ACTOR, {}) for _ in range(50)]
     gate.open.set()
     for pending in [first, *rest]:
-        pending.wait(20)
+        pending.wait(PATIENCE_S)
     assert storage.syncs - before == 2
     ledger.close()
 
@@ -126,7 +128,7 @@ def test_a_batch_wakes_an_event_loop_once() -> None:
         loop.add_reader = counting  # type: ignore[method-assign, assignment]
         gate.armed = True
         ledger.entry("run.accepted", ACTOR, {})
-        await asyncio.to_thread(gate.reached.wait, 20)
+        await asyncio.to_thread(gate.reached.wait, PATIENCE_S)
         waiting = [asyncio.ensure_future(ledger.entry("run.accepted", ACTOR, {}).durable()) for _ in range(40)]
         await asyncio.sleep(0)
         gate.open.set()
@@ -141,7 +143,7 @@ def test_a_batch_wakes_an_event_loop_once() -> None:
 def test_an_entry_that_is_durable_already_is_not_waited_for() -> None:
     with opened(created()) as ledger:
         pending = ledger.entry("run.accepted", ACTOR, {})
-        pending.wait(20)
+        pending.wait(PATIENCE_S)
 
         async def main() -> Receipt:
             return await pending.durable()
@@ -172,7 +174,7 @@ def test_threads_may_append_at_once() -> None:
 
         def work() -> None:
             for _ in range(50):
-                ledger.entry("run.accepted", ACTOR, {}).wait(20)
+                ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
 
         threads = [threading.Thread(target=work) for _ in range(8)]
         for thread in threads:
@@ -186,7 +188,7 @@ def test_short_writes_are_completed() -> None:
     storage = created()
     storage.largest_write = 7
     with opened(storage) as ledger:
-        ledger.entry("run.accepted", ACTOR, {}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
     assert len(entries(storage)) == 2
 
 
@@ -195,10 +197,10 @@ def test_after_a_failure_everything_is_refused_for_good(operation: str, number: 
     fault = Fault(operation, number)
     storage = created(fault)
     ledger = opened(storage)
-    ledger.entry("run.accepted", ACTOR, {}).wait(20)
+    ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
     fault.armed = True
     with pytest.raises(Refused, match=os.strerror(number)) as caught:
-        ledger.entry("run.accepted", ACTOR, {}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
     assert caught.value.code == "ledger_unavailable"
     assert caught.value.remedy
     fault.armed = False
@@ -231,7 +233,7 @@ def test_a_failed_ledger_signs_no_checkpoint() -> None:
     ledger = opened(storage)
     fault.armed = True
     with pytest.raises(Refused):
-        ledger.entry("run.accepted", ACTOR, {}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
     ledger.close()
     assert storage.names("checkpoints") == [f"{1:020d}"]
 
@@ -240,10 +242,10 @@ def test_what_was_acknowledged_before_a_failure_is_there_after_a_restart() -> No
     fault = Fault("write", errno.ENOSPC)
     storage = created(fault)
     ledger = opened(storage)
-    receipt = ledger.entry("run.accepted", ACTOR, {}).wait(20)
+    receipt = ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
     fault.armed = True
     with pytest.raises(Refused):
-        ledger.entry("run.accepted", ACTOR, {}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
     ledger.close()
     fault.armed = False
     opened(storage).close()
@@ -269,7 +271,7 @@ def test_what_was_queued_before_closing_is_written() -> None:
 def test_closing_signs_a_checkpoint_of_everything() -> None:
     storage = created()
     with opened(storage) as ledger:
-        ledger.entry("run.accepted", ACTOR, {}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
     newest = storage.names("checkpoints")[-1]
     head = open_checkpoint(storage.files[f"checkpoints/{newest}"], vkeys(storage))
     assert scan(storage, storage.size(), {head.size: head}).covered == head.size == 2
@@ -285,7 +287,7 @@ def test_a_checkpoint_comes_after_so_many_entries() -> None:
     storage = created()
     with opened(storage, checkpoint_entries=4) as ledger:
         for _ in range(9):
-            ledger.entry("run.accepted", ACTOR, {}).wait(20)
+            ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
     assert storage.names("checkpoints") == [f"{size:020d}" for size in (1, 5, 9, 10)]
 
 
@@ -297,14 +299,14 @@ def test_a_checkpoint_comes_after_so_long() -> None:
             signed.set()
 
     with opened(created(before), checkpoint_seconds=0.01) as ledger:
-        ledger.entry("run.accepted", ACTOR, {}).wait(20)
-        assert signed.wait(20)
+        ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
+        assert signed.wait(PATIENCE_S)
 
 
 def test_a_ledger_that_died_unsigned_is_signed_at_its_next_start() -> None:
     storage = created()
     first = opened(storage)
-    first.entry("run.accepted", ACTOR, {}).wait(20)
+    first.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
     storage.locked = False  # the process is gone
     opened(storage, checkpoint_seconds=1e9).close()
     assert storage.names("checkpoints")[-1] == f"{2:020d}"
@@ -318,7 +320,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_no_entry() -> None:
 
     with opened(created(before), checkpoint_entries=1) as ledger:
         for _ in range(3):
-            ledger.entry("run.accepted", ACTOR, {}).wait(20)
+            ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
         # The third was taken up only after the second's checkpoint had been tried.
         assert os.strerror(errno.ENOSPC) in ledger.status().checkpoint_failure
 
@@ -355,7 +357,7 @@ def test_replay_gives_what_the_file_held_at_the_start() -> None:
     with opened(storage) as ledger:
         ledger.entry("run.accepted", ACTOR, {"sandbox": "s1"})
     with opened(storage) as ledger:
-        ledger.entry("run.accepted", ACTOR, {"sandbox": "s2"}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {"sandbox": "s2"}).wait(PATIENCE_S)
         assert [(entry.seq, entry.data.get("sandbox")) for entry in ledger.replay()] == [(0, None), (1, "s1")]
 
 
@@ -374,7 +376,7 @@ def test_a_visitor_sees_the_same_without_a_second_reading() -> None:
 def test_a_new_ledger_verifies(tmp_path: Path) -> None:
     create(tmp_path, DAEMON)
     with Ledger.open(tmp_path) as ledger:
-        ledger.entry("run.accepted", ACTOR, {}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
         keys = ledger.origin
     from immured.ledger.ledger import load_vkeys
 
@@ -441,7 +443,7 @@ def test_another_key_than_the_ledgers_refuses(tmp_path: Path) -> None:
 def test_a_closed_ledger_keeps_no_disk_space_in_reserve(tmp_path: Path) -> None:
     create(tmp_path, DAEMON)
     with Ledger.open(tmp_path) as ledger:
-        ledger.entry("run.accepted", ACTOR, {}, reserves_outcome=True).wait(20)
+        ledger.entry("run.accepted", ACTOR, {}, reserves_outcome=True).wait(PATIENCE_S)
     assert (tmp_path / "ledger" / "current.jsonl").stat().st_blocks * 512 < 65_536
 
 
@@ -455,10 +457,6 @@ def test_two_ledgers_of_one_daemon_are_not_alike(tmp_path: Path) -> None:
 def test_event_loops_keep_nothing_of_a_ledger_that_is_closed(tmp_path: Path) -> None:
     """Neither one that runs on, nor one that ended before."""
 
-    def bells() -> int:
-        held = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
-        return sum("eventfd" in path for path in held)
-
     async def waits(ledger: Ledger) -> None:
         await ledger.entry("run.accepted", ACTOR, {}).durable()
 
@@ -468,9 +466,9 @@ def test_event_loops_keep_nothing_of_a_ledger_that_is_closed(tmp_path: Path) -> 
             await asyncio.to_thread(asyncio.run, waits(ledger))
             await waits(ledger)
             assert bells() > before
-        await asyncio.sleep(0.05)
-        assert bells() == before
+        await asyncio.to_thread(until, lambda: bells() == before)
 
+    gc.collect()  # what a test before has left to it
     before = bells()
     asyncio.run(outlives(tmp_path))
     assert bells() == before
@@ -481,7 +479,7 @@ def test_what_is_durable_can_be_covered_at_once(tmp_path: Path) -> None:
     create(tmp_path, DAEMON)
     with Ledger.open(tmp_path) as ledger:
         for _ in range(20):
-            seq = ledger.entry("run.accepted", ACTOR, {}).wait(20).seq
+            seq = ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S).seq
             assert ledger.cover(seq)
             assert ledger.durable.signed > seq
 

@@ -30,10 +30,9 @@ from immured.ledger.rotation import Limits
 from immured.ledger.saving import Pace
 from immured.ledger.verify import verify_file
 from immured.ledger.writer import GroupCommit
-from tests.ledger.sample import ACTOR, DAEMON, created, opened
+from tests.ledger.sample import ACTOR, DAEMON, bells, created, opened
 from tests.ledger.test_faults import Model
-
-PATIENCE_S = 20.0
+from tests.patience import PATIENCE_S
 
 
 def entry(ledger: Ledger, **options: Any) -> Pending:
@@ -41,7 +40,9 @@ def entry(ledger: Ledger, **options: Any) -> Pending:
 
 
 def append_on(ledger: Ledger) -> None:
-    for _ in range(1_000):
+    """Until it is refused: those who follow hear of an entry later than who waits for it."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
         entry(ledger).wait(PATIENCE_S)
 
 
@@ -266,6 +267,15 @@ def test_who_closes_waits_for_a_caller_who_commits_himself(state: Path, monkeypa
 # --- no memory ---
 
 
+@pytest.fixture
+def undisturbed() -> Iterator[None]:
+    """No thread takes the interpreter from another that does not wait: else it would be its allocation that fails."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1_000)
+    yield
+    sys.setswitchinterval(before)
+
+
 @contextlib.contextmanager
 def failing_allocation(number: int) -> Iterator[None]:
     _testcapi.set_nomemory(number, number + 1)
@@ -282,6 +292,7 @@ WAYS: dict[str, Callable[[Ledger], None]] = {
 }
 
 
+@pytest.mark.usefixtures("undisturbed")
 @pytest.mark.parametrize("way", WAYS)
 def test_whatever_allocation_fails_an_entry_is_in_or_nothing_is_changed(way: str) -> None:
     storage = created()
@@ -389,10 +400,10 @@ def test_a_loop_that_takes_no_descriptor_hears_of_it_too(state: Path) -> None:
             super().add_reader(fd, callback, *arguments)
 
     async def waits() -> None:
-        before = len(os.listdir("/proc/self/fd"))
+        before = bells()
         for _ in range(20):
             await asyncio.wait_for(entry(ledger).durable(), PATIENCE_S)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert bells() == before
 
     with Ledger.open(state) as ledger, asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(waits())
@@ -479,9 +490,13 @@ def test_a_signal_comes_through_to_who_waits(state: Path, *, raises: bool) -> No
         with Ledger.open(state) as ledger:
             with ledger.turn():
                 pending = entry(ledger)
-                signal.setitimer(signal.ITIMER_REAL, 0.05)
-                with pytest.raises(Struck if raises else TimeoutError):
+
+                def waits() -> None:
+                    signal.setitimer(signal.ITIMER_REAL, 0.05)
                     pending.wait(PATIENCE_S if raises else 0.5)
+
+                with pytest.raises(Struck if raises else TimeoutError):
+                    waits()
             assert came == [signal.SIGALRM]
             assert pending.wait(PATIENCE_S) == pending.receipt
     finally:
@@ -542,7 +557,7 @@ if sys.argv[2] == "dropped":
 def test_an_interpreter_ends_with_all_of_it_under_way(state: Path, how: str) -> None:
     command = [sys.executable, "-X", "dev", "-c", ENDS, str(state), how]
     for _ in range(3):
-        done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stderr
         told = {
             int(seq): bytes.fromhex(leaf) for seq, leaf in (line.split() for line in done.stdout.decode().splitlines())

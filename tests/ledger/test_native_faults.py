@@ -24,13 +24,14 @@ import pytest
 from immured.ledger.ledger import create
 from tests.ledger.kills import check
 from tests.ledger.sample import DAEMON
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
 HERE: Final = Path(__file__).parent
 PWRITE, FDATASYNC = 0, 1
 NOTHING, HALF, ALL = 0, -1, -2
-HANGS_S: Final = 100.0
+HANGS_S: Final = 2 * PATIENCE_S + 20
 
 
 @dataclass(frozen=True)

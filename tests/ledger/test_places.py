@@ -13,6 +13,7 @@ from immured.errors import Refused
 from immured.ledger import Receipt
 from immured.ledger.reserve import CLOSING_BYTES, OUTCOME_BYTES
 from tests.ledger.sample import ACTOR, START_NS, created, opened
+from tests.patience import PATIENCE_S
 
 TYPES = ["run.accepted", "run.finished", "daemon.started"]
 texts = st.text(max_size=20) | st.integers(500, 2_000).map(lambda length: "x" * length)
@@ -117,7 +118,7 @@ def test_room_is_counted_to_the_byte(closing: bool) -> None:
 
 def test_a_ledger_goes_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(created()) as ledger:
-        ledger.entry("run.accepted", ACTOR, {}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
         monkeypatch.setattr(ledger._space, "weigh", None)  # whoever goes the long way from here on fails
         intent = ledger.entry("run.accepted", ACTOR, {}, reserves_outcome=True).receipt
-        ledger.entry("run.accepted", ACTOR, {}, outcome_of=intent.seq).wait(20)
+        ledger.entry("run.accepted", ACTOR, {}, outcome_of=intent.seq).wait(PATIENCE_S)

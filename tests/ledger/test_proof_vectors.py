@@ -19,6 +19,7 @@ from immured.ledger.proof import Consistency, Proof, ProofError
 from immured.ledger.proving import Prover
 from immured.ledger.verify import verify_file
 from tests.ledger.go.checker import go
+from tests.patience import PATIENCE_S
 from tests.vectors import make_proof_vectors
 from tests.vectors.make_ledger_vectors import HERE
 
@@ -46,7 +47,10 @@ def history(case: dict[str, Any]) -> KeyHistory:
 
 def theirs(*arguments: object) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-I", str(INDEPENDENT), *map(str, arguments)], capture_output=True, timeout=60, check=False
+        [sys.executable, "-I", str(INDEPENDENT), *map(str, arguments)],
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert not done.stderr, done.stderr.decode()
     return done.returncode, done.stdout.decode()
@@ -174,7 +178,7 @@ def test_by_the_first_key_all_is_verified(tmp_path: Path) -> None:
     report = verify_file(tmp_path / "current.jsonl", tmp_path / "checkpoints", parse_vkeys(said["keys"][0]))
     assert (report.whole, report.covered) == (True, len(said["lines"]))
     done = subprocess.run(
-        [sys.executable, "-I", str(VERIFIER), *map(str, words)], capture_output=True, timeout=60, check=False
+        [sys.executable, "-I", str(VERIFIER), *map(str, words)], capture_output=True, timeout=PATIENCE_S, check=False
     )
     assert (done.returncode, done.stdout.decode().split(",")[0]) == (0, f"whole: {len(said['lines'])} entries")
 
@@ -186,7 +190,7 @@ def test_a_key_out_of_its_place_is_found_by_verifiers(tmp_path: Path) -> None:
     bad = {row["size"] for row in said["checkpoints"] if not row["good"]}
     assert {int(one.file) for one in report.bad_checkpoints} == bad
     done = subprocess.run(
-        [sys.executable, "-I", str(VERIFIER), *map(str, words)], capture_output=True, timeout=60, check=False
+        [sys.executable, "-I", str(VERIFIER), *map(str, words)], capture_output=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 1
     assert {

@@ -21,6 +21,7 @@ from immured.ledger.resume import RESUME, Resume, UnusableError
 from immured.ledger.saving import Pace
 from tests.ledger.memory import MemoryStorage
 from tests.ledger.sample import ACTOR, KEY, created, opened, signer, vkeys
+from tests.patience import PATIENCE_S
 
 ALWAYS = Pace(entries=1, aside=False)
 MINUTE = 60_000
@@ -72,7 +73,7 @@ def written(*data: Mapping[str, object], closed: bool = True) -> MemoryStorage:
     storage = created()
     ledger = notes(storage, Notes())
     for one in data:
-        ledger.entry("note.made", ACTOR, one).wait(20)
+        ledger.entry("note.made", ACTOR, one).wait(PATIENCE_S)
     if closed:
         ledger.close()
     return storage
@@ -98,7 +99,7 @@ def test_what_came_after_is_shown_whole() -> None:
     # By somebody who keeps nothing, and changes nothing of what is kept.
     ledger = opened(storage, clock=lambda: 2 * 10**18)
     for _ in range(3):
-        ledger.entry("note.made", ACTOR, {}).wait(20)
+        ledger.entry("note.made", ACTOR, {}).wait(PATIENCE_S)
     ledger.close()
     keeper = Notes()
     notes(storage, keeper).close()
@@ -142,7 +143,7 @@ def test_what_a_resume_kept_is_kept_on_by_the_next() -> None:
     for _ in range(3):
         keeper = Notes()
         ledger = notes(storage, keeper)
-        ledger.entry("note.made", ACTOR, {}).wait(20)
+        ledger.entry("note.made", ACTOR, {}).wait(PATIENCE_S)
         ledger.close()
         assert keeper.seqs() == [1, 2]
 
@@ -151,7 +152,7 @@ def test_a_ledger_that_is_killed_is_read_on_from_its_last_resume() -> None:
     storage = created()
     ledger = notes(storage, Notes())
     for number in range(30):
-        ledger.entry("note.made", ACTOR, {"keep": "opens"} if number == 3 else {}).wait(20)
+        ledger.entry("note.made", ACTOR, {"keep": "opens"} if number == 3 else {}).wait(PATIENCE_S)
         if number == 20:
             with ledger.turn():
                 ledger.durable.sign()
@@ -165,14 +166,14 @@ def test_an_entry_that_is_not_durable_changes_nothing_of_what_is_kept() -> None:
     """The outcome is on its way when the state is saved, and lost with the power."""
     storage = created()
     ledger = notes(storage, Notes())
-    ledger.entry("note.made", ACTOR, {"keep": "opens"}).wait(20)
+    ledger.entry("note.made", ACTOR, {"keep": "opens"}).wait(PATIENCE_S)
     with ledger.turn():
         outcome = ledger.entry("note.made", ACTOR, {"keep": "closes", "intent": 1})
         ledger.durable.sign()
         left = MemoryStorage()
         left.files, left.cache = dict(storage.files), bytearray(storage.content())
         left.disk = bytearray(left.cache)
-    outcome.wait(20)
+    outcome.wait(PATIENCE_S)
     ledger.close()
     assert RESUME in left.files
     assert shown(left) == [1]
@@ -298,7 +299,7 @@ def test_damage_after_it_refuses_and_names_the_line(whole_bytes: int) -> None:
     storage = written(*PLAIN)
     ledger = opened(storage)
     for _ in range(5):
-        ledger.entry("note.made", ACTOR, {}).wait(20)
+        ledger.entry("note.made", ACTOR, {}).wait(PATIENCE_S)
     ledger.close()
     assert storage.cache is not None
     start = storage.content().rfind(b'"seq":23') + 10
@@ -344,12 +345,12 @@ def test_what_can_not_be_written_keeps_nothing_from_going_on(caplog: pytest.LogC
     storage = created(fail)
     ledger = notes(storage, Notes())
     with caplog.at_level(logging.WARNING, "immured"):
-        ledger.entry("note.made", ACTOR, {}).wait(20)
+        ledger.entry("note.made", ACTOR, {}).wait(PATIENCE_S)
         with ledger.turn():
             assert ledger.durable.sign()
     assert "resume cannot be written: No space" in caplog.text
     mended.append(True)
-    ledger.entry("note.made", ACTOR, {}).wait(20)
+    ledger.entry("note.made", ACTOR, {}).wait(PATIENCE_S)
     ledger.close()
     assert shown(storage) == []
 
@@ -360,6 +361,6 @@ def test_it_is_written_by_a_thread_of_its_own_and_at_most_so_often() -> None:
     ledger = notes(storage, Notes(), pace=Pace(entries=50, seconds=1e9), checkpoint_entries=1)
     ledger.durable.pause = 0.0
     for _ in range(200):
-        ledger.entry("note.made", ACTOR, {}).wait(20)
+        ledger.entry("note.made", ACTOR, {}).wait(PATIENCE_S)
     ledger.close()
     assert 2 <= len(made) <= 5

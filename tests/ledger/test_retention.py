@@ -25,7 +25,8 @@ from immured.ledger.segments import segment_name
 from immured.ledger.timestamps import parse_timestamp
 from immured.ledger.verify import verify_file
 from tests.ledger.memory import MemoryStorage, PowerFailure
-from tests.ledger.sample import ACTOR, DAEMON, START_NS, created, opened, ticking, vkeys
+from tests.ledger.sample import ACTOR, DAEMON, START_NS, created, opened, ticking, until_short, vkeys
+from tests.patience import PATIENCE_S
 
 KEYS = vkeys(created())
 SMALL = Limits(size=3_000)
@@ -68,7 +69,7 @@ def types(seed: int, count: int) -> list[str]:
 
 def fill(ledger: Ledger, seed: int, count: int = 30) -> None:
     for type_ in types(seed, count):
-        ledger.entry(type_, ACTOR, {"argv": ["x" * 300]}).wait(20)
+        ledger.entry(type_, ACTOR, {"argv": ["x" * 300]}).wait(PATIENCE_S)
 
 
 def grown(storage: MemoryStorage, seed: int = 1, count: int = 30, later: int = 1) -> MemoryStorage:
@@ -330,7 +331,9 @@ def test_what_is_carried_is_read_strictly() -> None:
 def test_on_a_disk(tmp_path: Path) -> None:
     create(tmp_path, DAEMON)
     with Ledger.open(tmp_path, keeper=Folding(), limits=Limits(size=4_000)) as ledger:
-        fill(ledger, 4, 40)
+        for type_ in types(4, 40):
+            ledger.entry(type_, ACTOR, {"argv": ["x" * 300]}).wait(PATIENCE_S)
+            until_short(tmp_path, 4_000)
     names = sorted(path.name for path in (tmp_path / "ledger").glob("0*.jsonl"))
     assert len(names) >= 3
     known = Folding()
@@ -338,7 +341,7 @@ def test_on_a_disk(tmp_path: Path) -> None:
         assert ledger.retire(EVER)[: len(names)] == names
         held = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
         assert not [path for path in held if "(deleted)" in path and str(tmp_path) in path]
-        ledger.entry("run.accepted", ACTOR, {}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {}).wait(PATIENCE_S)
     assert not any((tmp_path / "ledger" / name).exists() for name in names)
     for resume in (True, False):
         if not resume:

@@ -39,7 +39,8 @@ from immured.ledger.timestamps import timestamp
 from immured.ledger.tree import node_hash
 from immured.ledger.tree_store import TREE, TreeDirectory
 from immured.ledger.verify import Report, verify_file
-from tests.ledger.sample import ACTOR, DAEMON, START_NS, head, lines, rotated_at, signer, text
+from tests.ledger.sample import ACTOR, DAEMON, START_NS, head, lines, rotated_at, signer, text, until_short
+from tests.patience import PATIENCE_S
 
 WITNESS = Cosigner(Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32), "w1")
 AT_S = 1_800_000_000
@@ -114,11 +115,12 @@ def retired(tmp_path: Path) -> tuple[Path, bytes]:
     state = tmp_path / "state"
     create(state, DAEMON)
     with Ledger.open(state, keeper=_Nothing(), limits=Limits(size=4_000)) as ledger:
-        ledger.entry("run.accepted", ACTOR, {"argv": ["/bin/true"]}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {"argv": ["/bin/true"]}).wait(PATIENCE_S)
     (note,) = (path.read_bytes() for path in sorted((state / "ledger" / "checkpoints").iterdir())[-1:])
     with Ledger.open(state, keeper=_Nothing(), limits=Limits(size=4_000)) as ledger:
         for number in range(60):
-            ledger.entry("run.accepted", ACTOR, {"argv": ["/bin/true"], "n": number}).wait(20)
+            ledger.entry("run.accepted", ACTOR, {"argv": ["/bin/true"], "n": number}).wait(PATIENCE_S)
+            until_short(state, 4_000)
         assert ledger.retire(1 << 62)
     return state, note + WITNESS.line(unverified(note).text(), AT_S)
 

@@ -15,6 +15,7 @@ from immured.ledger.tree_keeper import TreeKeeper, first_kept
 from immured.ledger.tree_store import TreeDirectory, TreeReader
 from immured.ledger.verify import verify_file
 from tests.ledger.sample import ACTOR, DAEMON, laid_out, rotated_lines
+from tests.patience import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def append(ledger: Ledger, count: int) -> None:
     for _ in range(count):
         ledger.entry("run.accepted", ACTOR, {"argv": ["/bin/true"]}, unhurried=True)
     ledger.flush()
-    ledger.entry("run.finished", ACTOR, {}).wait(20)
+    ledger.entry("run.finished", ACTOR, {}).wait(PATIENCE_S)
 
 
 def keeper(ledger: Ledger) -> TreeKeeper:
@@ -36,7 +37,7 @@ def keeper(ledger: Ledger) -> TreeKeeper:
 
 
 def caught_up(ledger: Ledger) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE_S
     while keeper(ledger).store.behind:
         assert time.monotonic() < end, keeper(ledger).store.failure
         time.sleep(0.005)
@@ -137,6 +138,12 @@ def test_one_found_wrong_is_made_anew_with_the_next_checkpoint(state: Path) -> N
         (state / "ledger" / "tree" / "00").write_bytes(bytes(32 * 101))
         keeper(ledger).amiss()
         append(ledger, 1)
+
+        def is_begun() -> bool:
+            with ledger.turn():
+                return not keeper(ledger)._amiss
+
+        until(is_begun)
         caught_up(ledger)
     assert_proves(state, 103)
 

@@ -17,6 +17,7 @@ from immured.ledger.entry import LineError, encode_value, parse_line
 from immured.ledger.tree import Frontier
 from immured.ledger.verify import Report, verify_file
 from tests.ledger.sample import ACTOR, DAEMON
+from tests.patience import PATIENCE_S
 from tests.vectors import make_ledger_vectors
 
 HERE = make_ledger_vectors.HERE
@@ -95,7 +96,10 @@ def ours(path: Path, *, signed: bool) -> Report:
 
 def theirs(*arguments: Path | str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-I", str(INDEPENDENT), *map(str, arguments)], capture_output=True, timeout=60, check=False
+        [sys.executable, "-I", str(INDEPENDENT), *map(str, arguments)],
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert not done.stderr, done.stderr.decode()
     return done.returncode, done.stdout.decode()
@@ -173,9 +177,9 @@ def test_the_independent_verifier_refuses_bad_lines(case: dict[str, Any], indepe
 def test_the_independent_verifier_finds_a_live_ledger_whole(tmp_path: Path) -> None:
     state, copy = tmp_path / "state", tmp_path / "copy"
     create(state, DAEMON)
-    with Ledger.open(state) as ledger:
+    with Ledger.open(state) as ledger:  # (its next checkpoint is minutes away: nothing is renamed while it is copied)
         for _ in range(40):
-            ledger.entry("run.accepted", ACTOR, {"argv": ["/bin/true", b"\xff"]}).wait(20)
+            ledger.entry("run.accepted", ACTOR, {"argv": ["/bin/true", b"\xff"]}).wait(PATIENCE_S)
         shutil.copytree(state / "ledger", copy)
     status, said = theirs(
         copy / "current.jsonl", "--checkpoints", copy / "checkpoints", "--vkey", state / "keys" / "ledger.vkey"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.vectors.make_ledger_vectors import HERE
 
 VERIFIER = Path(__file__).resolve().parents[1] / "independent" / "verify_files.py"
@@ -22,7 +23,7 @@ def verdict(folder: Path, *arguments: object, keys: tuple[str, ...] = (SEGMENTS[
     trusted = [word for key in keys for word in ("--key", key)]
     done = subprocess.run(
         [sys.executable, "-I", str(VERIFIER), str(folder), *trusted, *map(str, arguments)],
-        capture_output=True, timeout=60, check=False,
+        capture_output=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert not done.stderr, done.stderr.decode()
     return done.returncode, done.stdout.decode()

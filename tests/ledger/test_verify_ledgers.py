@@ -22,7 +22,8 @@ from immured.ledger.note_keys import Cosigner
 from immured.ledger.rotation import Limits
 from immured.ledger.timestamps import timestamp
 from immured.ledger.verify import Report, verify_file
-from tests.ledger.sample import ACTOR, DAEMON, START_NS, head, lines, signer, text
+from tests.ledger.sample import ACTOR, DAEMON, START_NS, head, lines, signer, text, until_short
+from tests.patience import PATIENCE_S
 
 SMALL = Limits(size=4_000)
 WITNESSES = [Cosigner(Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32), f"w{n}") for n in (1, 2, 3)]
@@ -30,7 +31,7 @@ WITNESSES = [Cosigner(Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32), f"w
 
 def append(ledger: Ledger, count: int) -> None:
     for number in range(count):
-        ledger.entry("run.accepted", ACTOR, {"argv": ["/bin/true"], "n": number}).wait(20)
+        ledger.entry("run.accepted", ACTOR, {"argv": ["/bin/true"], "n": number}).wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def state(tmp_path: Path) -> Path:
     with Ledger.open(tmp_path / "state", limits=SMALL) as ledger:
         for _ in range(4):
             append(ledger, 15)
-            ledger.flush()
+            until_short(tmp_path / "state", SMALL.size)
     assert len(segments(tmp_path / "state")) > 1
     return tmp_path / "state"
 
@@ -135,7 +136,7 @@ def rekeyed(tmp_path: Path) -> Path:
     with Ledger.open(state) as ledger:
         for _ in range(2):
             append(ledger, 4)
-            begin(ledger, KeyFiles(state / "keys"), ACTOR, {})[0].wait(20)
+            begin(ledger, KeyFiles(state / "keys"), ACTOR, {})[0].wait(PATIENCE_S)
             assert finish(ledger, KeyFiles(state / "keys"))
             append(ledger, 4)
     return state

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(580)]
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 300
+PATIENCE = 500
 LAUNCHER = "immured/_native/immured-launcher"
 LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "results", "_native", "__pycache__", "*.so", "*.egg-info")
 THROUGH_A_DAEMON = """

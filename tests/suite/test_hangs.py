@@ -53,7 +53,7 @@ def run(folder: Path, source: str, *options: str) -> tuple[int, str]:
 
 def test_it_fails_by_name_with_every_stack_and_the_rest_runs(tmp_path: Path) -> None:
     hanging = HANGING.format(name="test_waits", caught="")
-    status, said = run(tmp_path, hanging, "-o", "timeout=2")
+    status, said = run(tmp_path, hanging, "-o", "timeout=6")
     assert status == 1
     assert "test_next PASSED" in said
     assert "in wait_for_nobody" in said  # the other thread

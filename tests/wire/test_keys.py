@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from immured.errors import ConfigurationError
 from immured.wire import keys
 from immured.wire.keys import PrivateKey, PublicKey
+from tests.patience import PATIENCE_S
 
 SEED = bytes(range(32))
 PKCS8_V2 = "3072020101300506032b657004220420{seed}a01f301d060a2a864886f70d01090914310f0c0d437572646c6520436861697273"
@@ -32,7 +33,7 @@ def test_our_private_pem_is_the_library_s_own() -> None:
 
 def test_a_key_made_by_openssl_is_read(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
-    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(path)], check=True, timeout=30)
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(path)], check=True, timeout=PATIENCE_S)
     public = subprocess.run(
         ["openssl", "pkey", "-in", str(path), "-pubout"], check=True, capture_output=True, timeout=30
     )

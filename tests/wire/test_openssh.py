@@ -12,13 +12,14 @@ import pytest
 from immured.errors import ConfigurationError
 from immured.wire import openssh
 from immured.wire.keys import PrivateKey, PublicKey
+from tests.patience import PATIENCE_S
 
 
 def keygen(path: Path, *options: str) -> tuple[bytes, bytes]:
     """A private key's file and its .pub, as ssh-keygen writes them."""
     assert shutil.which("ssh-keygen"), "install openssh-client"
     command = ["ssh-keygen", "-q", "-f", str(path), "-C", "a comment", *options]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=60)
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=PATIENCE_S)
     return path.read_bytes(), path.with_name(path.name + ".pub").read_bytes()
 
 
@@ -36,7 +37,9 @@ def test_a_key_of_openssh_goes_out_as_pkcs8_and_spki(tmp_path: Path) -> None:
     key = PrivateKey.from_pem(private)
     pkcs8 = tmp_path / "key.pem"
     pkcs8.write_bytes(key.to_pem())
-    spki = subprocess.run(["openssl", "pkey", "-in", pkcs8, "-pubout"], check=True, capture_output=True, timeout=30)
+    spki = subprocess.run(
+        ["openssl", "pkey", "-in", pkcs8, "-pubout"], check=True, capture_output=True, timeout=PATIENCE_S
+    )
     assert PublicKey.from_pem(spki.stdout) == PublicKey.from_pem(public) == key.public
 
 
@@ -72,7 +75,7 @@ def test_a_certificate_of_ssh_is_refused_with_the_reason(tmp_path: Path) -> None
     ed25519(tmp_path / "ca")
     ed25519(tmp_path / "key")
     command = ["ssh-keygen", "-q", "-s", str(tmp_path / "ca"), "-I", "us", str(tmp_path / "key.pub")]
-    subprocess.run(command, check=True, timeout=30)
+    subprocess.run(command, check=True, timeout=PATIENCE_S)
     with pytest.raises(ConfigurationError, match="certificate of SSH") as refused:
         PublicKey.from_pem((tmp_path / "key-cert.pub").read_bytes())
     assert "immure key certify" in refused.value.remedy

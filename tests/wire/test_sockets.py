@@ -13,6 +13,7 @@ from immured.errors import Refused
 from immured.wire.frames import MAX_FRAME, Frame, FrameReader, encode_frame
 from immured.wire.sockets import EndOfStream, close_all, receive_some, send_some
 from tests.descriptors import descriptors
+from tests.patience import PATIENCE_S
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -22,8 +23,8 @@ def pair() -> Iterator[Pair]:
     """A client's end and a server's end."""
     client, server = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with client, server:
-        client.settimeout(20)
-        server.settimeout(20)
+        client.settimeout(PATIENCE_S)
+        server.settimeout(PATIENCE_S)
         yield client, server
 
 

@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+
 __all__ = ["go"]
 
 HERE = Path(__file__).resolve().parent
@@ -43,4 +45,4 @@ def go(*arguments: object, note: str = "", stdin: bytes = b"") -> subprocess.Com
         file.flush()
         last = [file.name] if note else []
         command = [str(program()), *map(str, arguments), *last]
-        return subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False)
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE_S, check=False)

@@ -14,17 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from immured.ledger.checkpoint import CosignKey
+from tests.patience import PATIENCE_S
 
 __all__ = ["USER", "Process", "immure", "serving"]
 
 USER = 64_390
-_PATIENCE_S = 30.0
 
 
 def immure(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """The command line."""
     called = [sys.executable, "-m", "immured.cli", *words]
-    return subprocess.run(called, capture_output=True, text=True, timeout=60, check=check)
+    return subprocess.run(called, capture_output=True, text=True, timeout=PATIENCE_S, check=check)
 
 
 class Process:
@@ -62,15 +62,25 @@ class Process:
                 stderr=log,
                 text=True,
             )
-        assert self._process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            assert selector.select(_PATIENCE_S), "it does not say that it listens"
-        said = self._process.stdout.readline()
-        assert "listens at" in said, self.log
+        try:
+            said = self._said()
+        except BaseException:
+            self.kill()
+            raise
         if not listen.startswith("unix:"):
             self.port = int(said.rpartition(":")[2])
         return self
+
+    def _said(self) -> str:
+        """Where it listens."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            assert selector.select(PATIENCE_S), "it does not say that it listens"
+        said = self._process.stdout.readline()
+        assert "listens at" in said, self.log
+        return said
 
     @property
     def pid(self) -> int:
@@ -100,7 +110,7 @@ class Process:
 
     def _gone(self) -> int:
         assert self._process is not None
-        status = self._process.wait(_PATIENCE_S)
+        status = self._process.wait(PATIENCE_S)
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._process = None
@@ -111,7 +121,7 @@ class Process:
         return self.request("POST", "/add-checkpoint", body)
 
     def request(self, method: str, target: str, body: bytes = b"") -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         with contextlib.closing(connection):
             connection.request(method, target, body)
             answer = connection.getresponse()
@@ -119,10 +129,10 @@ class Process:
 
     def connect(self) -> socket.socket:
         """Bytes as one likes."""
-        return socket.create_connection(("127.0.0.1", self.port), _PATIENCE_S)
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
 
     def until_said(self, words: str) -> None:
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + PATIENCE_S
         while words not in self.log:
             assert time.monotonic() < deadline, self.log
             time.sleep(0.02)

@@ -16,6 +16,7 @@ from immured.ledger.checkpoint import Checkpoint, CosignKey, Signer, open_witnes
 from immured.ledger.witness import MAX_BODY, Answer, Malformed, Witness, parse_submission
 from immured.ledger.witness_state import WitnessState, origin_hash
 from tests.ledger.witness.logs import Log, consistency, made, root, submission
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -277,14 +278,14 @@ def test_of_many_at_once_one_history_is_cosigned(tmp_path: Path, log: Log) -> No
     start = threading.Barrier(len(bodies))
 
     def ask(body: bytes) -> None:
-        start.wait(30)
+        start.wait(PATIENCE_S)
         answers.append(witness.add_checkpoint(body).status)
 
     threads = [threading.Thread(target=ask, args=(body,)) for body in bodies]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert sorted(answers) == [200] + [409] * (len(bodies) - 1)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from immured.ledger.witness_server import Bounds, Server
 from immured.ledger.witness_state import origin_hash
 from tests.ledger.witness.logs import Log, made
+from tests.patience import PATIENCE_S
 
 Ask = Callable[[bytes], Awaitable[bytes]]
 
@@ -27,7 +28,7 @@ def served(place: Path, bounds: Bounds, log: Log, test: Callable[[Ask], Awaitabl
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(request)
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(PATIENCE_S):
                     return await reader.read()
             finally:
                 writer.close()
@@ -92,6 +93,7 @@ def test_what_takes_too_long_is_let_go_and_what_is_idle_too(tmp_path: Path) -> N
         assert await ask(b"") == b""
         assert await ask(b"POST /add-checkpoint HTT") == b""
         assert await ask(post(log.body(0))[:-9]) == b""
+        bounds.request_s = bounds.idle_s = PATIENCE_S
         assert b" 200 " in await ask(post(log.body(0)))
 
     served(tmp_path, bounds, log, test)
