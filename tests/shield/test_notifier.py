@@ -30,7 +30,7 @@ EXPLAINED = compile_profile("default", explain=True)
 CAP_SYS_PTRACE = 1 << 19
 MOST = abi.MAX_VIOLATIONS
 WALL_S = 100.0  # less than the patience with a cell
-FLOOD = 40_000  # calls: a virtual machine takes 0.3 ms for each, and one on a busy host several times that
+FLOOD = 20_000  # calls: a virtual machine takes 0.3 ms for each, and one on a busy host several times that
 
 
 def explained(argv: list[str], *, halt: bool = False, programs: Path | None = None) -> Wish:
@@ -340,7 +340,7 @@ def test_a_flood_does_not_make_pid_1_grow(cell: Cell, programs: Path) -> None:
         "for i in range(5):\n"
         "    print('size', i, flush=True)\n"
         "    os.read(0, 1)\n"
-        "    subprocess.run(['/programs/flood', '/usr', '20000', 'vary'], check=True)\n"
+        "    subprocess.run(['/programs/flood', '/usr', '10000', 'vary'], check=True)\n"
         "print('size', 5, flush=True)\n"
         "os.read(0, 1)\n"
     )
@@ -357,7 +357,7 @@ def test_a_flood_does_not_make_pid_1_grow(cell: Cell, programs: Path) -> None:
 
 
 def test_a_racing_thread_may_go_unnamed_and_never_through(cell: Cell, programs: Path) -> None:
-    run = cell.run(explained(["/programs/race", "/usr/bin/true", "30000"], programs=programs))
+    run = cell.run(explained(["/programs/race", "/usr/bin/true", "20000"], programs=programs))
     assert run.succeeded() == "0\n"
     assert {one.target for one in run.outcome.violations} <= {b"/usr/bin/true"} | {
         one.target for one in run.outcome.violations if one.kind is ViolationKind.WRITE
