@@ -19,10 +19,10 @@ from immured.ledger.exports.tiles import lines_of, tile_path
 from immured.ledger.keys import load_vkeys
 from tests.entries import entries_in
 from tests.ledger.s3 import KEY, SECRET, Server, credentials, far, s3_server
+from tests.patience import PATIENCE_S
 from tests.preflight.places import USER, exporters
 
 pytestmark = pytest.mark.needs_root
-PLENTY_S = 60.0
 
 
 class Stage:
@@ -77,7 +77,7 @@ exports = [
 
     def until(self, name: str, so: str = "") -> dict[str, Any]:
         """Until it holds what there is now; or until it fails with that code."""
-        entries, deadline = self.status()["entries"], time.monotonic() + PLENTY_S
+        entries, deadline = self.status()["entries"], time.monotonic() + PATIENCE_S
         while True:
             standing = self.standing(name)
             if standing.get("code") == so if so else standing["entries"] >= entries:

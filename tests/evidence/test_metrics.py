@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from immured.client.throwaway import ThrowawayDaemon
 from immured.isolation.launcher import Connection, Launcher
 from immured.isolation.messages import Exited
 from tests.launcher.harness import plan_for
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.needs_root
 
@@ -34,17 +36,18 @@ async def by_hand(daemon: ThrowawayDaemon) -> None:
     control = daemon.state / "launcher.sock"
     found = await Launcher.find(control, on_connection=came.set_result, on_lost=lambda _: None)
     assert found is not None
-    null = os.open(os.devnull, os.O_RDWR)
-    with socket.socket(socket.AF_UNIX) as caller:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(found.close)
+        null = os.open(os.devnull, os.O_RDWR)
+        stack.callback(os.close, null)
+        caller = stack.enter_context(socket.socket(socket.AF_UNIX))
         caller.connect(str(daemon.socket))
-        connection = await asyncio.wait_for(came, 20)
+        connection = await asyncio.wait_for(came, PATIENCE_S)
+        stack.callback(connection.sock.close)
         number = found.new_number()
         ending = found.prepare(number, connection.number, plan_for("/bin/true"), [null] * 3)
         found.go(number)
-        report = (await asyncio.wait_for(asyncio.ensure_future(ending), 20)).report
-        connection.sock.close()
-    os.close(null)
-    await found.close()
+        report = (await asyncio.wait_for(asyncio.ensure_future(ending), PATIENCE_S)).report
     assert isinstance(report, Exited)
 
 
@@ -101,7 +104,7 @@ def test_a_payload_that_was_started_by_hand_is_missing(mortal: ThrowawayDaemon) 
         assert audit(client)["executions"]["missing"] == 0
     os.kill(mortal.pid, signal.SIGKILL)
     assert mortal.process is not None
-    mortal.process.wait(20)
+    mortal.process.wait(PATIENCE_S)
     asyncio.run(by_hand(mortal))
     mortal.start()
     with mortal.client() as client:

@@ -18,6 +18,7 @@ from immured.ledger.entry import Entry
 from immured.ledger.index import INDEX
 from immured.ledger.show import entries
 from immured.wire.keys import PrivateKey
+from tests.patience import until
 from tests.policies import declare
 
 pytestmark = pytest.mark.needs_root
@@ -146,11 +147,14 @@ def test_a_large_ledger_is_indexed_by_the_daemon_itself(daemon: ThrowawayDaemon,
         for _ in range(10):
             admin.run(["/bin/true", *["x" * 1_000] * 40])
     expected = [entry.seq for entry in entries(daemon.state / "ledger") if entry.type.startswith("run.")]
-    found = None
-    for _ in range(100):
-        with contextlib.suppress(Refusal):
-            found = seqs(admin.ledger_query(types=["run.*"]))
-            break
+    found: list[int] = []
+
+    def is_answered() -> bool:
+        with contextlib.suppress(Refusal):  # of a question that took too long: what was indexed by then stays so
+            found[:] = seqs(admin.ledger_query(types=["run.*"]))
+        return bool(found)
+
+    until(is_answered)
     assert found == expected
     made = (daemon.state / "ledger" / INDEX).stat()
     lines = (daemon.state / "ledger" / "current.jsonl").stat()

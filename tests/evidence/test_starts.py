@@ -18,6 +18,7 @@ from immured.ledger import Ledger
 from immured.ledger.keys import load_vkeys
 from immured.ledger.resume import Resume
 from immured.ledger.verify import Report, verify_file
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.needs_root
 
@@ -104,7 +105,7 @@ def test_damage_in_what_a_start_did_not_read_is_found_beside_the_work(state: Pat
         file.seek(1_000_000)
         file.write(bytes([file.read(1)[0] ^ 1]))
     with ThrowawayDaemon(state=state) as daemon, daemon.client() as client:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while not (failure := ledger(client)["failure"]):
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -17,10 +17,10 @@ import pytest
 
 from immured.client.throwaway import ThrowawayDaemon
 from tests.ledger.witness.process import Process, immure
+from tests.patience import PATIENCE_S
 from tests.preflight.places import USER
 
 pytestmark = pytest.mark.needs_root
-PLENTY_S = 60.0
 INDEPENDENT = Path(__file__).resolve().parents[1] / "independent"
 
 
@@ -65,7 +65,7 @@ class Host:
 
     def until_sealed(self, past: int) -> None:
         """Runs, one after the other, until a file was sealed whose first entry is past that one."""
-        deadline = time.monotonic() + PLENTY_S
+        deadline = time.monotonic() + PATIENCE_S
         while not any(int(path.stem) > past for path in self.sealed()):
             assert time.monotonic() < deadline, os.listdir(self.ledger)
             self.run()
@@ -123,7 +123,7 @@ def test_what_the_page_says_is_enough(host: Host) -> None:
     host.configure('retain = "2s"')
     time.sleep(2.5)  # what was sealed is older than that when it starts, and so is not append-only then
     host.daemon.start()
-    deadline = time.monotonic() + PLENTY_S
+    deadline = time.monotonic() + PATIENCE_S
     while not (sealed := host.sealed()) or int(sealed[0].stem) <= intent:
         assert time.monotonic() < deadline, os.listdir(host.ledger)
         host.run()
