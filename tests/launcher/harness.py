@@ -52,7 +52,7 @@ def plan_for(*argv: str, sandbox: str = "s-1", env: Sequence[str] = (), binds: S
     """The shortest plan with every wall."""
     return Plan(
         (
-            Step(Op.DEADLINES, (10**10, 0, 1)),
+            Step(Op.DEADLINES, (240 * 10**9, 0, 1)),
             Step(Op.CGROUP, (0, 0, 0, 0, 0, 0), (b"t", sandbox.encode())),
             *binds,
             Step(Op.SEAL_ROOT),
@@ -71,7 +71,7 @@ def sandbox_plan(sandbox: str = "s-1", tenant: str = "t") -> bytes:
     """The shortest plan of a sandbox."""
     return Plan(
         (
-            Step(Op.DEADLINES, (60 * 10**9, 0, 0)),
+            Step(Op.DEADLINES, (240 * 10**9, 0, 0)),
             Step(Op.CGROUP, (0, 0, 0, 0, 0, 0), (tenant.encode(), sandbox.encode())),
             Step(Op.SEAL_ROOT),
             Step(Op.LOOPBACK),
@@ -85,7 +85,7 @@ def exec_plan(*argv: str, sandbox: str = "s-1", name: str = "e-1") -> bytes:
     """The shortest plan of an exec with every wall."""
     return Plan(
         (
-            Step(Op.DEADLINES, (10**10, 0, 1)),
+            Step(Op.DEADLINES, (240 * 10**9, 0, 1)),
             Step(Op.CGROUP, (0, 0, 0, 0, 0, 0), (sandbox.encode(), name.encode())),
             Step(Op.IDENTITY, (1000, 1000)),
             Step(Op.DROP_CAPABILITIES),

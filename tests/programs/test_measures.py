@@ -61,7 +61,7 @@ while any(state in "RD" for state in (open(f"/proc/{pid}/stat").read().rsplit(")
     time.sleep(0.01)
 """
     result = client.run([PYTHON, "-c", program]).check()
-    assert 400 <= result.usage["cpu_ms"] <= 1500
+    assert 400 <= result.usage["cpu_ms"] <= 4000
 
 
 def test_user_and_system_time_add_up(client: Client, burn: Path) -> None:
@@ -70,9 +70,9 @@ def test_user_and_system_time_add_up(client: Client, burn: Path) -> None:
 
 
 def test_sleeping_takes_wall_time_and_no_processor(client: Client) -> None:
-    usage = client.run(["/bin/sleep", "0.5"]).check().usage
-    assert usage["wall_ms"] >= 500
-    assert usage["cpu_ms"] < 50
+    usage = client.run(["/bin/sleep", "2"]).check().usage
+    assert usage["wall_ms"] >= 2000
+    assert usage["cpu_ms"] < 500
 
 
 def test_wall_time_is_what_the_program_sees_pass(client: Client) -> None:

@@ -54,7 +54,7 @@ class Wish:
     argv: Sequence[str | bytes]
     cwd: str = "/tmp"
     env: Sequence[str] = ("PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp")
-    wall_s: float = 30.0
+    wall_s: float = 240.0
     cpu_s: float = 0.0
     kill_on_pids: bool = False
     memory: int = 0

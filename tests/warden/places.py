@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Final
 from immured.isolation.plan import Step
 from tests.warden.cell import Peer, Wish
 
-__all__ = ["ALICE", "BOB", "STAFF", "directory", "give", "mounted", "shell", "text"]
+__all__ = ["ALICE", "BOB", "STAFF", "directory", "give", "host_mounts", "mounted", "shell", "text"]
 
 ALICE: Final = Peer(61001, 61001)
 BOB: Final = 61002
@@ -43,6 +44,15 @@ def text(path: Path, uid: int, mode: int = 0o644, content: str = "content\n", gi
 def shell(command: str, *mounts: Step, **rest: object) -> Wish:
     """A command line, with what is mounted for it."""
     return Wish(["sh", "-c", command], mounts=mounts, **rest)  # type: ignore[arg-type]
+
+
+def host_mounts(own: Path) -> list[str]:
+    """What is mounted on the host: in `own`, and anywhere but where others have their temporary things."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    others = f"{tempfile.gettempdir()}/"
+    points = {line: line.split()[4] for line in lines}
+    seen = [line for line, at in points.items() if f"{at}/".startswith(f"{own}/") or not at.startswith(others)]
+    return sorted(line.split(" ", 2)[2] for line in seen)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import pytest
 from immured.isolation.abi import BindFlag, Cause, Op, Stage
 from immured.isolation.messages import Exited
 from immured.isolation.plan import Step
+from tests.patience import PATIENCE_S
 from tests.walls.unanswering import UnansweringMount
 from tests.warden.cell import Cell, Peer, Wish, bind, file, python
 from tests.warden.places import ALICE, BOB, STAFF, directory, give, mounted, shell, text
@@ -308,7 +309,7 @@ def test_a_path_that_never_answers_ends_its_own_run(cells: Callable[..., Cell], 
         took = time.monotonic() - begin
     assert failed.stage is Stage.DEADLINE
     assert f"{stuck}/x" in failed.text
-    assert took < 20
+    assert took < 60
 
 
 def test_an_opener_that_cannot_be_killed_holds_nobody_up(cells: Callable[..., Cell], place: Path) -> None:
@@ -340,14 +341,15 @@ def test_a_payload_that_cannot_be_killed_holds_its_answer_up_for_a_bounded_time(
     mine = directory(place / "mine", ALICE.uid)
     null = os.open("/dev/null", os.O_RDWR)
     with SilentMount(directory(mine / "stuck", ALICE.uid), uid=ALICE.uid) as silent:
-        wish = shell("cat /m/stuck/x", bind(mine, "/m"), wall_s=5.0)
+        wish = shell("cat /m/stuck/x", bind(mine, "/m"))
         cell.order(wish.packed(), [null] * 3, ALICE)
         cell.go()
+        assert silent.taken.wait(PATIENCE_S)
+        cell.kill(Cause.TIMEOUT)
         report, _ = cell.outcome()
-        taken = silent.taken.is_set()
     os.close(null)
     assert isinstance(report, Exited)
-    assert (report.cause, report.stragglers, taken) == (Cause.TIMEOUT, 1, True)
+    assert (report.cause, report.stragglers) == (Cause.TIMEOUT, 1)
 
 
 def test_a_working_directory_that_cannot_be_left_is_told(cells: Callable[..., Cell], place: Path) -> None:

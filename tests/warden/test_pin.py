@@ -22,6 +22,7 @@ from immured.isolation import messages
 from immured.isolation.abi import BindFlag, Cause, Message, Stage
 from immured.isolation.messages import Exited, Failed, PinnedFile
 from tests.overlays import on_overlay
+from tests.patience import PATIENCE_S
 from tests.warden.cell import Cell, Peer, Pipes, Wish, bind, file
 
 CALLER = Peer(4242, 4242)
@@ -139,13 +140,15 @@ def test_what_an_overlay_shows_is_read_by_the_payloads_process(cell: Cell, tmp_p
         directory.mkdir(0o755)
     shutil.copy("/usr/bin/cat", lower / "tool")
     options = f"lowerdir={lower}:{empty}"
-    subprocess.run(["/usr/bin/mount", "-t", "overlay", "overlay", "-o", options, str(at)], check=True, timeout=30)
+    subprocess.run(
+        ["/usr/bin/mount", "-t", "overlay", "overlay", "-o", options, str(at)], check=True, timeout=PATIENCE_S
+    )
     try:
         with pinned(cell, Wish(["/o/tool", "/dev/null"], mounts=[bind(at, "/o")], pin=True)) as run:
             assert (run.files[0].sha256, run.fds) == (digest("/usr/bin/cat"), [])
             assert run.succeeded() == ""
     finally:
-        subprocess.run(["/usr/bin/umount", "-l", str(at)], check=True, timeout=30)
+        subprocess.run(["/usr/bin/umount", "-l", str(at)], check=True, timeout=PATIENCE_S)
 
 
 def test_a_script_and_its_interpreters_are_told_in_the_order_in_which_they_are_read(cell: Cell, shared: Path) -> None:
@@ -466,7 +469,7 @@ def test_who_writes_to_it_comes_too_late_or_keeps_it_from_running(cell: Cell, sh
         else:
             assert said == "the old one\n"
         with suppress(OSError):  # ETXTBSY: it was late
-            writing.result(30)
+            writing.result(PATIENCE_S)
 
 
 def test_a_script_is_held_until_its_interpreter_runs(cell: Cell, shared: Path) -> None:
@@ -496,7 +499,9 @@ def test_anothers_file_that_changes_and_keeps_its_times_is_not_executed(cell: Ce
     for directory in (tmp_path, *tmp_path.parents):
         if directory.owner() == "root" and directory != Path("/tmp"):
             directory.chmod(directory.stat().st_mode | 0o711)
-    subprocess.run(["/usr/bin/mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(at)], check=True, timeout=30)
+    subprocess.run(
+        ["/usr/bin/mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(at)], check=True, timeout=PATIENCE_S
+    )
     try:
         tool, other = program(at / "tool", "echo"), Path("/usr/bin/false").resolve().read_bytes()
         os.chown(tool, 4343, 4343)
@@ -516,7 +521,7 @@ def test_anothers_file_that_changes_and_keeps_its_times_is_not_executed(cell: Ce
         assert report.stage is Stage.PIN
         assert report.text.startswith("/w/tool was changed after it was read")
     finally:
-        subprocess.run(["/usr/bin/umount", "-l", str(at)], check=True, timeout=30)
+        subprocess.run(["/usr/bin/umount", "-l", str(at)], check=True, timeout=PATIENCE_S)
 
 
 def test_anothers_file_that_is_as_it_was_is_executed(cell: Cell, shared: Path) -> None:

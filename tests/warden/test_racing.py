@@ -21,7 +21,7 @@ from immured.isolation.messages import Failed
 from immured.isolation.plan import Step
 from tests.warden.cell import Cell, Run, Wish, bind, file
 from tests.warden.conftest import FLAGS, HERE
-from tests.warden.places import ALICE, BOB, directory, shell, text
+from tests.warden.places import ALICE, BOB, directory, host_mounts, shell, text
 
 ATTEMPTS = 12
 SECRET = "the secret of somebody else\n"
@@ -68,22 +68,19 @@ def swapping(swapper: Path, *names: Path) -> Iterator[None]:
             process.kill()
 
 
-def host_mounts() -> list[str]:
-    return sorted(line.split(" ", 2)[2] for line in Path("/proc/self/mountinfo").read_text().splitlines())
-
-
 def race(
     cells: Callable[..., Cell], swapper: Path, names: tuple[Path, Path], wish: Callable[[], Wish]
 ) -> list[Run | Failed]:
     """That wish over and over while the names are exchanged."""
-    before = host_mounts()
+    place = names[0].parent.parent
+    before = host_mounts(place)
     results = []
     with swapping(swapper, *names):
         for attempt in range(ATTEMPTS):
             cell = cells(slot=attempt % 4)
             results.append(cell.attempt(wish(), ALICE))
             cell.close()
-    assert host_mounts() == before
+    assert host_mounts(place) == before
     return results
 
 
