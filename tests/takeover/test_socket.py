@@ -106,7 +106,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Takeover]:
     granted.chmod(0o755)
     directory = tmp_path_factory.mktemp("launcher")
     for parent in (directory, *directory.parents[:2]):
-        parent.chmod(0o711)
+        parent.chmod(parent.stat().st_mode | 0o011)  # what lets others pass is theirs to keep
     program = Path(immured.__file__).parent / "_native" / "immured-launcher"
     group = f"{cgroup2_mount()}/immured-takeover-{os.getpid()}"
     broker = Takeover(
@@ -247,7 +247,7 @@ def test_a_plan_that_says_nothing_of_cores_has_the_launchers_limit(launcher: Tak
 def private(tmp_path: Path) -> Path:
     """What the peer may not read, in directories that it may pass."""
     for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o711)
+        parent.chmod(parent.stat().st_mode | 0o011)  # what lets others pass is theirs to keep
     (tmp_path / "private").mkdir(mode=0o700)
     (tmp_path / "private" / "secret").write_text("secret")
     return tmp_path / "private"

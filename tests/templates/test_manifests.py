@@ -25,7 +25,7 @@ AGENTS = {"schema": 1, "name": "agents", "personas": ["agent"]}
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[ThrowawayDaemon]:
     for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o711)
+        directory.chmod(directory.stat().st_mode | 0o011)
     state = tmp_path / "state"
     ThrowawayDaemon.immure("init", "--state", str(state))
     (state / "templates").mkdir()
