@@ -31,7 +31,7 @@ void imd_listener_close(struct imd_listener *listener)
   if (listener->socket < 0)
     return;
   imd_address_leave(&listener->address);
-  imd_close(&listener->socket);
+  imd_drop(&listener->socket, 1);
 }
 
 void imd_listener_forget_all(struct imd_listener *listener)
@@ -93,9 +93,12 @@ static struct imd_peer *identify(const struct imd_listener *listener, int connec
 
 int imd_listener_accept(struct imd_listener *listener, const struct imd_peer **peer)
 {
-  cleanup_fd int connection = accept4(listener->socket, NULL, NULL, SOCK_CLOEXEC);
+  cleanup_dropped int connection = accept4(listener->socket, NULL, NULL, SOCK_CLOEXEC);
   if (connection < 0)
     return -1;
+  /* A byte out of band, which nobody here asks for, is dropped with its descriptors by whoever reads past it. In line it is
+     read like any other. */
+  setsockopt(connection, SOL_SOCKET, SO_OOBINLINE, &(int){1}, sizeof(int));
   struct imd_peer *known = identify(listener, connection);
   if (!known) {
     errno = EPERM;

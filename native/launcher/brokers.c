@@ -68,7 +68,7 @@ void imd_broker_spoke(struct imd_launcher *launcher)
 {
   static _Alignas(8) char packet[IMD_MAX_PACKET];
   for (int i = 0; i < BROKER_MESSAGES_AT_ONCE && launcher->broker >= 0 && !imd_outbox_waits(&launcher->outbox); i++) {
-    cleanup_fds struct imd_fds fds = {.count = 0};
+    cleanup_fds_dropped struct imd_fds fds = {.count = 0};
     const ssize_t length = imd_recv_packet(launcher->broker, packet, sizeof packet, &fds, MSG_DONTWAIT);
     if (length < 0 && errno == EAGAIN)
       return;
@@ -167,7 +167,7 @@ void imd_broker_gone(struct imd_launcher *launcher)
   if (launcher->alone_until == 0) {
     launcher->outbox.broken = true;
     imd_outbox_flush(&launcher->outbox);
-    imd_close(&launcher->broker);    /* leaves both epoll sets */
+    imd_drop(&launcher->broker, 1);  /* leaves both epoll sets */
     imd_listener_forget_all(&launcher->listener);
     imd_run_forget_waiting(launcher);
     launcher->alone_until = imd_now_ns() + (uint64_t)launcher->options->orphan_ms * 1000000;

@@ -16,14 +16,14 @@ void imd_control_close(struct imd_control *control)
   if (control->socket < 0)
     return;
   imd_address_leave(&control->address);
-  imd_close(&control->socket);
+  imd_drop(&control->socket, 1);
 }
 
 int imd_control_accept(const struct imd_control *control)
 {
   struct ucred credentials;
   socklen_t size = sizeof credentials;
-  cleanup_fd int broker = accept4(control->socket, NULL, NULL, SOCK_CLOEXEC);
+  cleanup_dropped int broker = accept4(control->socket, NULL, NULL, SOCK_CLOEXEC);
   if (broker < 0)
     return -1;
   if (getsockopt(broker, SOL_SOCKET, SO_PEERCRED, &credentials, &size) < 0 ||

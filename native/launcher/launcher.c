@@ -65,7 +65,7 @@ void imd_launcher_stop(struct imd_launcher *launcher)
   imd_control_close(&launcher->control);
   launcher->outbox.broken = true;
   imd_outbox_flush(&launcher->outbox);
-  imd_close(&launcher->broker);
+  imd_drop(&launcher->broker, 1);
   imd_close(&launcher->outcomes[0]);   /* where nobody else holds it, no warden waits for room */
   imd_run_forget_waiting(launcher);
   imd_pool_close_all(&launcher->pool);
@@ -176,7 +176,8 @@ static void somebody_connected(struct imd_launcher *launcher)
                   !imd_outbox_waits(&launcher->outbox);
        i++) {
     const struct imd_peer *peer;
-    cleanup_fd int connection = imd_listener_accept(listener, &peer);
+    /* The broker may have closed it before we do. */
+    cleanup_dropped int connection = imd_listener_accept(listener, &peer);
     if (connection >= 0) {
       announce(launcher, connection, peer);
     } else if (errno == EAGAIN) {

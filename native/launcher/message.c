@@ -18,6 +18,12 @@ void imd_fds_close(struct imd_fds *fds)
   fds->count = 0;
 }
 
+void imd_fds_drop(struct imd_fds *fds)
+{
+  imd_drop(fds->fd, fds->count);
+  fds->count = 0;
+}
+
 int imd_send_packet(int socket, uint32_t type, uint64_t id, const struct iovec *body, size_t pieces, const int *fds,
                     uint32_t nfds, int flags)
 {

@@ -72,6 +72,10 @@ struct imd_fds { int fd[IMD_MAX_FDS]; uint32_t count; };
 void imd_fds_close(struct imd_fds *fds);
 #define cleanup_fds __attribute__((cleanup(imd_fds_close)))
 
+/* The same of what a caller may have passed along: imd_drop. */
+void imd_fds_drop(struct imd_fds *fds);
+#define cleanup_fds_dropped __attribute__((cleanup(imd_fds_drop)))
+
 /* Where the plan (or the end of the packet) lies in an IMD_W_PREPARE, from the packet's start. */
 static inline size_t imd_w_plan_offset(uint32_t ngroups)
 {

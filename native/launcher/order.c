@@ -8,7 +8,7 @@
 
 void order_close(struct order *order)
 {
-  imd_fds_close(&order->fds);
+  imd_fds_drop(&order->fds);
 }
 
 void order_free(struct order *order)

@@ -48,7 +48,7 @@ static void discard(struct imd_outbox *outbox)
 {
   struct imd_letter *letter = STAILQ_FIRST(&outbox->letters);
   STAILQ_REMOVE_HEAD(&outbox->letters, link);
-  imd_fds_close(&letter->fds);
+  imd_fds_drop(&letter->fds);
   free(letter);
 }
 
@@ -68,7 +68,7 @@ void imd_outbox_put(struct imd_outbox *outbox, uint32_t type, uint64_t id, const
     if (copy < 0) {
       /* The broker must not take one descriptor for another. */
       imd_log("message %u of %llu is lost: %s", type, (unsigned long long)id, strerror(errno));
-      imd_fds_close(&letter->fds);
+      imd_fds_drop(&letter->fds);
       free(letter);
       outbox->broken = true;
       return;

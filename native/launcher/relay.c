@@ -26,7 +26,7 @@ void imd_plan_unmap(const struct imd_placed_plan *plan)
 
 static void forget_letter(struct imd_run *run)
 {
-  imd_fds_close(&run->fds);
+  imd_fds_drop(&run->fds);
   if (run->letter) {
     explicit_bzero(run->letter, run->letter_size);
     free(run->letter);

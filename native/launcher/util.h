@@ -41,6 +41,20 @@ static inline void imd_close(int *fd)
   *fd = -1;
 }
 
+/*
+ * Closes what a stranger made, or may have passed descriptors to: whoever closes a socket that lingers (SO_LINGER) as the last
+ * one waits for as long as its owner said, and so does who closes a connection with such a one among what was never read.
+ * Not we: a signal ends that wait, and here there is one every millisecond. What is -1 is none; all are -1 afterwards.
+ */
+void imd_drop(int *fds, size_t count);
+
+static inline void imd_cleanup_dropped(int *fd)
+{
+  imd_drop(fd, 1);
+}
+
+#define cleanup_dropped __attribute__((cleanup(imd_cleanup_dropped), unused))
+
 /* Whole reads and writes: EINTR and short counts are seen to. Read returns less than `size` at the end of the file. */
 ssize_t imd_read_full(int fd, void *buffer, size_t size);
 int imd_write_full(int fd, const void *buffer, size_t size);

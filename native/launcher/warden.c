@@ -25,7 +25,7 @@ static void serve_run(struct warden *warden, struct order *order)
   if (order_read(order, &warden->run, NULL, warden->cell.config->slot_base, &err) < 0 || prepare(warden, &err) < 0)
     ending_fail(warden, &err);
   /* Ours must not keep the payload's pipes open. */
-  imd_fds_close(&order->fds);
+  order_close(order);
   memcpy(warden->run.stdio, (int[]){-1, -1, -1}, sizeof warden->run.stdio);
   warden->run.go = warden->run.log = -1;
 

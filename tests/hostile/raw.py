@@ -16,6 +16,7 @@ import msgpack
 from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.envelope import pae
 from immured.wire.keys import PrivateKey
+from tests.patience import PATIENCE_S
 
 __all__ = ["COMMAND", "Connection", "Talk", "command", "sealed"]
 
@@ -32,7 +33,7 @@ def command(daemon_id: str, **changes: Any) -> dict[str, Any]:
         "args": {"argv": ["/bin/true"]},
         "nonce": os.urandom(16),
         "iat": now,
-        "exp": now + 60_000,
+        "exp": now + 240_000,  # not before a host that is frozen for a while has read it
         **changes,
     }
     return {key: value for key, value in fields.items() if value is not None}
@@ -47,9 +48,13 @@ def sealed(payload: bytes, keys: Sequence[PrivateKey], type: str = COMMAND) -> b
 class Connection:
     def __init__(self, daemon: ThrowawayDaemon) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(30)
-        self.socket.connect(str(daemon.socket))
-        self.hello = self._payload(self.read())
+        try:
+            self.socket.settimeout(PATIENCE_S)
+            self.socket.connect(str(daemon.socket))
+            self.hello = self._payload(self.read())
+        except BaseException:
+            self.socket.close()
+            raise
         self.daemon_id: str = self.hello["daemon"]
 
     def __enter__(self) -> Self:
@@ -124,14 +129,18 @@ class Talk:
 
     def __init__(self, daemon: ThrowawayDaemon, key: PrivateKey, **said: Any) -> None:
         self.connection = Connection(daemon)
-        self.connection.socket.settimeout(120)
         self._key, self._said = key, said
         self._early: dict[bytes, dict[str, Any]] = {}
 
     def send(self, cmd: str, **args: Any) -> bytes:
-        payload = command(self.connection.daemon_id, cmd=cmd, args=args, **self._said)
-        self.connection.frame(sealed(msgpack.packb(payload), [self._key]))
-        return bytes(payload["nonce"])
+        return self.send_at_once((cmd, args))[0]
+
+    def send_at_once(self, *asked: tuple[str, dict[str, Any]]) -> list[bytes]:
+        """All of them in one go: nothing of ours is between one and the next."""
+        payloads = [command(self.connection.daemon_id, cmd=cmd, args=args, **self._said) for cmd, args in asked]
+        bodies = [sealed(msgpack.packb(payload), [self._key]) for payload in payloads]
+        self.connection.send(b"".join(struct.pack(">I", len(body)) + body for body in bodies))
+        return [bytes(payload["nonce"]) for payload in payloads]
 
     def answer(self, nonce: bytes) -> dict[str, Any]:
         while nonce not in self._early:

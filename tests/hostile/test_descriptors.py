@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 import signal
@@ -17,6 +18,8 @@ from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.keys import PrivateKey
 from tests.hostile.balking import FLUSH, GETATTR, BalkingMount
 from tests.hostile.raw import Connection, command, sealed
+from tests.lingering import lingering
+from tests.patience import until
 
 
 @pytest.fixture
@@ -31,7 +34,6 @@ def answered(daemon: ThrowawayDaemon, admin: PrivateKey) -> Callable[[], bool]:
 
     def ask() -> bool:
         with Connection(daemon) as other:
-            other.socket.settimeout(30)  # a socket lingers for twice as long
             return other.ask(command(other.daemon_id), admin)["ok"] is True
 
     return ask
@@ -92,24 +94,30 @@ def asleep(daemon: ThrowawayDaemon) -> Iterator[None]:
     """What is sent and closed meanwhile is there, and closed, when it wakes up."""
     os.kill(daemon.pid, signal.SIGSTOP)
     try:
+        until(lambda: Path(f"/proc/{daemon.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T")
         yield
     finally:
         os.kill(daemon.pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize("place", ["first", "inside", "never read"])
+@pytest.mark.parametrize("place", ["first", "inside", "never read", "out of band"])
 def test_a_socket_that_lingers_holds_up_nobody_else(
     daemon: ThrowawayDaemon, connection: Connection, answered: Callable[[], bool], place: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as lingering:
-        lingering.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                lingering.send(bytes(1 << 16))
-        lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+    before = {
+        "first": b"",
+        "inside": struct.pack(">I", 100) + bytes(10),
+        "never read": bytes(4),
+        "out of band": struct.pack(">I", 100),
+    }
+    flags = socket.MSG_OOB if place == "out of band" else 0
+    with lingering() as one, lingering() as other:
         with asleep(daemon):
-            if place != "first":
-                connection.send(struct.pack(">I", 100) + bytes(10) if place == "inside" else bytes(4))
-            connection.send(bytes(10), [lingering.fileno()])
-            os.close(lingering.detach())
+            if before[place]:
+                connection.send(before[place])
+            for passed in (one, other):
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [passed.fileno()]))]
+                connection.socket.sendmsg([bytes(10)], rights, flags)
+                os.close(passed.detach())
+            connection.send(bytes(10))  # who reads it has passed what is out of band
         assert answered()

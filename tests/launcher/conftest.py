@@ -25,16 +25,17 @@ FLAGS = [
 @pytest.fixture(scope="session")
 def fake_launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The launcher's own sources around tests/launcher/fake_warden.c."""
-    return _built(tmp_path_factory)
+    return built(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def launcher_of_old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as it is on a kernel before 6.5, which has no SO_PEERPIDFD: it asks for an option that none has."""
-    return _built(tmp_path_factory, "-DSO_PEERPIDFD=9999")
+    return built(tmp_path_factory, "-DSO_PEERPIDFD=9999")
 
 
-def _built(tmp_path_factory: pytest.TempPathFactory, *flags: str) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory, *flags: str) -> Path:
+    """The same with more for the compiler."""
     program = tmp_path_factory.mktemp("native") / "immured-launcher"
     sources = [*(SOURCES / f"{part}.c" for part in PARTS), HERE / "fake_warden.c"]
     subprocess.run(["gcc", *FLAGS, *flags, *sources, "-o", program], check=True)

@@ -119,6 +119,12 @@ def every_user_reaches(broker: Broker) -> Iterator[None]:
             place.chmod(mode)
 
 
+def heeded(broker: Broker) -> bool:
+    """Once it has read all that was sent to it: it takes connections in between."""
+    broker.send(messages.encode_count())
+    return broker.wait_for(lambda packet: packet.type == Message.COUNTS, PATIENCE_S).type == Message.COUNTS
+
+
 def let_go(broker: Broker, uid: int) -> bool:
     """Whether who connects as that user is let go, without a word to the broker."""
     with socket.socket(socket.AF_UNIX) as client:
@@ -147,7 +153,8 @@ def reachable(broker: Broker) -> Iterator[Broker]:
 
 
 def test_a_user_is_turned_away_for_a_while_and_nobody_else(reachable: Broker) -> None:
-    reachable.send(messages.encode_turn_away(4321, 60_000))
+    reachable.send(messages.encode_turn_away(4321, 600_000))
+    assert heeded(reachable)
     assert not let_go(reachable, 1234)
     assert let_go(reachable, 4321)
     reachable.send(messages.encode_turn_away(4321, 1))
@@ -157,11 +164,13 @@ def test_a_user_is_turned_away_for_a_while_and_nobody_else(reachable: Broker) ->
 
 
 def test_of_too_many_who_are_turned_away_one_is_let_in_again(reachable: Broker) -> None:
-    reachable.send(messages.encode_turn_away(5000, 50_000))  # the shortest
+    reachable.send(messages.encode_turn_away(5000, 500_000))  # the shortest
     for uid in range(5001, 5064):
-        reachable.send(messages.encode_turn_away(uid, 60_000))
+        reachable.send(messages.encode_turn_away(uid, 600_000))
+    assert heeded(reachable)
     assert let_go(reachable, 5000)
-    reachable.send(messages.encode_turn_away(6000, 60_000))
+    reachable.send(messages.encode_turn_away(6000, 600_000))
+    assert heeded(reachable)
     assert [let_go(reachable, uid) for uid in (5000, 5001, 5063, 6000)] == [False, True, True, True]
 
 
