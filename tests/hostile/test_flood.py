@@ -21,6 +21,7 @@ from immured.client.throwaway import ThrowawayDaemon
 from immured.service.turnstile import BAD_FRAMES, PER_SECOND
 from immured.wire.keys import PrivateKey
 from tests.hostile.raw import Connection, Talk, command, sealed
+from tests.patience import PATIENCE_S, until
 from tests.peers import connecting_as
 
 SETTLE_S = 1.0
@@ -112,9 +113,7 @@ def test_a_user_who_floods_is_served_again_afterwards_and_on_what_he_has_proven(
 def connected(daemon: ThrowawayDaemon, uid: int) -> Connection:
     """As that user."""
     with connecting_as(uid):
-        made = Connection(daemon)
-    made.socket.settimeout(60)
-    return made
+        return Connection(daemon)
 
 
 def test_who_leaves_while_he_waits_is_forgotten(daemon: ThrowawayDaemon, uid: int) -> None:
@@ -122,15 +121,13 @@ def test_who_leaves_while_he_waits_is_forgotten(daemon: ThrowawayDaemon, uid: in
     for _ in range(3):
         with Flood(daemon, "unsigned", PrivateKey.generate(), uid=uid, connections=250):
             time.sleep(0.5)
-    deadline = time.monotonic() + 60
-    while not lets_in(daemon, uid):
-        assert time.monotonic() < deadline
+    until(lambda: lets_in(daemon, uid))
 
 
 def lets_in(daemon: ThrowawayDaemon, uid: int) -> bool:
     """Whether that user gets a connection on which an order is read."""
     with connecting_as(uid), socket.socket(socket.AF_UNIX) as connected:
-        connected.settimeout(60)
+        connected.settimeout(PATIENCE_S)
         connected.connect(str(daemon.socket))
         try:
             connected.sendall(b"\0\0\0\0")

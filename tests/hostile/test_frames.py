@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -13,6 +14,7 @@ import pytest
 from immured.client.throwaway import ThrowawayDaemon
 from immured.wire.keys import PrivateKey
 from tests.hostile.raw import COMMAND, Connection, command, sealed
+from tests.patience import PATIENCE_S, until
 
 BOMBS = {
     "deep arrays": b"\x91" * 100_000,
@@ -77,7 +79,7 @@ def test_a_frame_that_never_ends_is_ended(connection: Connection) -> None:
     begun = time.monotonic()
     reply = connection.reply()
     assert reply is None or reply["error"]["code"] == "slow_frame"
-    assert time.monotonic() - begun < 25
+    assert time.monotonic() - begun < PATIENCE_S / 2  # it had ten seconds
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,8 @@ def test_descriptors_inside_a_frame_end_the_connection(connection: Connection, a
     connection.send(struct.pack(">I", len(body)) + body[:10])
     time.sleep(0.1)  # the header has been read by then; where it has not, they ride with a boundary all the same
     read, write = os.pipe()
-    connection.send(body[10:], fds=[read])
+    with contextlib.suppress(BrokenPipeError):  # ended already: a frame may not take for ever
+        connection.send(body[10:], fds=[read])
     os.close(read)
     os.close(write)
     assert connection.closed()
@@ -166,6 +169,4 @@ def test_ten_thousand_idle_connections_are_bounded_with_a_reason(daemon: Throwaw
         for connected in held:
             connected.socket.close()
     assert refused >= 50
-    deadline = time.monotonic() + 60  # until the daemon has seen them close
-    while not serves(daemon, admin):
-        assert time.monotonic() < deadline
+    until(lambda: serves(daemon, admin))  # once the daemon has seen them close

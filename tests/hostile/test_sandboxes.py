@@ -117,11 +117,11 @@ def test_nothing_begins_or_goes_on_in_one_that_is_being_saved(owner: Talk, sandb
     if paused:
         owner.ask("sandbox.pause", sandbox=sandbox)
     name = f"saved-{secrets.token_hex(4)}"
-    saving = owner.send("snapshot.save", sandbox=sandbox, name=name)
-    asked = [
-        owner.send("sandbox.resume" if paused else "sandbox.pause", sandbox=sandbox),
-        *([] if paused else [owner.send("sandbox.exec", sandbox=sandbox, argv=["/bin/true"])]),
-    ]
+    saving, *asked = owner.send_at_once(
+        ("snapshot.save", {"sandbox": sandbox, "name": name}),
+        ("sandbox.resume" if paused else "sandbox.pause", {"sandbox": sandbox}),
+        *([] if paused else [("sandbox.exec", {"sandbox": sandbox, "argv": ["/bin/true"]})]),
+    )
     assert [owner.code(one) for one in asked] == ["busy"] * len(asked)
     assert owner.code(saving) == "ok"
     if paused:
