@@ -20,6 +20,7 @@ from immured.service.manifest_files import digest_of
 from immured.service.policies import shipped_policy
 from immured.wire.keys import PrivateKey
 from tests.crash.test_kill import wait_for
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.needs_root
 
@@ -47,10 +48,10 @@ class Changes:
 
     def wait_for(self, number: int) -> None:
         """Until it has done so much, or can do no more: how long that takes is the machine's business."""
-        wait_for(lambda: self._done >= number or not self._thread.is_alive(), 60)
+        wait_for(lambda: self._done >= number or not self._thread.is_alive())
 
     def join(self) -> None:
-        self._thread.join(60)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive(), "a client hangs on a daemon that is dead"
 
     def _work(self) -> None:

@@ -17,6 +17,7 @@ import pytest
 from immured.client.throwaway import ThrowawayDaemon
 from immured.errors import ImmuredError
 from tests.crash.leftovers import leftovers
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.needs_root
 
@@ -48,11 +49,11 @@ class Load:
 
     def wait_for_runs(self, number: int) -> None:
         """Until so many are acknowledged: how long that takes is the machine's business."""
-        wait_for(lambda: len(self.acknowledged) >= number, 60)
+        wait_for(lambda: len(self.acknowledged) >= number)
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(60)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive(), "a client hangs on a daemon that is dead"
 
 
@@ -65,7 +66,7 @@ def victims(daemon: ThrowawayDaemon) -> dict[str, int]:
     return found
 
 
-def wait_for(condition: object, seconds: float = 20.0) -> None:
+def wait_for(condition: object, seconds: float = PATIENCE_S) -> None:
     assert callable(condition)
     deadline = time.monotonic() + seconds
     while not condition():

@@ -24,6 +24,7 @@ from immured.client.throwaway import ThrowawayDaemon
 from immured.errors import ImmuredError
 from tests.crash.leftovers import leftovers
 from tests.crash.test_kill import wait_for
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.timeout(550)]
 
@@ -80,11 +81,11 @@ class Load:
 
     def wait_for_acts(self, number: int) -> None:
         """Until so many are done: how long that takes is the machine's business."""
-        wait_for(lambda: self._believed.acts.total() - self._before >= number or self._refusals, 60)
+        wait_for(lambda: self._believed.acts.total() - self._before >= number or self._refusals)
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(60)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive(), "a client hangs on a daemon that is dead"
         assert not self._refusals, self._refusals
 
@@ -178,7 +179,7 @@ def _still_works(sandbox: Sandbox, known: Known) -> None:
     counter = sandbox.find(known.counter)
     page = counter.logs(limit=1 << 19)
     numbers = [int(line) for line in page.output.split()]
-    wait_for(lambda: counter.logs(page.next).output or _is_over(counter), 60)
+    wait_for(lambda: counter.logs(page.next).output or _is_over(counter))
     numbers += [int(line) for line in counter.logs(page.next).output.split()]
     facts = (sandbox.refresh(), counter.facts())
     assert len(numbers) > len(page.output.split()), f"it counts no further: {facts}"
@@ -245,7 +246,7 @@ def test_many_kills_forget_no_sandbox_and_leave_nothing(state: Path, request: py
         load.join()
         daemon.kill()
         if launcher_died:  # its cgroups are swept by the next
-            wait_for(lambda: not leftovers(state).processes, 60)
+            wait_for(lambda: not leftovers(state).processes)
         number += 1
 
     with ThrowawayDaemon(state=state) as daemon, daemon.client() as client:
@@ -258,7 +259,7 @@ def test_many_kills_forget_no_sandbox_and_leave_nothing(state: Path, request: py
         assert held(daemon.pid, state) <= descriptors + 2, "what was adopted is still held"
     for pid in of(state):  # the last broker found a launcher that was there before it, and left it alone
         os.kill(pid, signal.SIGTERM)
-    wait_for(lambda: not leftovers(state).beyond(before), 60)
+    wait_for(lambda: not leftovers(state).beyond(before))
     assert ThrowawayDaemon.immure("ledger", "verify", "--state", str(state)).returncode == 0
 
     entries = [json.loads(line) for line in (state / "ledger" / "current.jsonl").read_bytes().splitlines()]

@@ -17,6 +17,7 @@ from immured.client.throwaway import ThrowawayDaemon
 from immured.errors import ImmuredError
 from immured.host.cgroup import cgroup2_mount
 from tests.entries import entries_in
+from tests.patience import PATIENCE_S
 from tests.sandboxes.waiting import code, until
 
 pytestmark = pytest.mark.needs_root
@@ -31,7 +32,7 @@ def entries(daemon: ThrowawayDaemon, kind: str) -> list[dict[str, Any]]:
 def die_and_come_back(daemon: ThrowawayDaemon) -> None:
     os.kill(daemon.pid, signal.SIGKILL)
     assert daemon.process is not None
-    daemon.process.wait(20)
+    daemon.process.wait(PATIENCE_S)
     daemon.start()
 
 
@@ -129,7 +130,7 @@ def test_one_that_stood_still_to_be_saved_goes_on(mortal: ThrowawayDaemon) -> No
         for _ in range(10):
             saving = threading.Thread(target=save)
             saving.start()
-            until(lambda: stands_still(made.id) or not saving.is_alive(), 60)  # noqa: B023 - it is called here
+            until(lambda: stands_still(made.id) or not saving.is_alive())  # noqa: B023 - it is called here
             if stands_still(made.id):
                 return saving
             with mortal.client() as client:
@@ -138,7 +139,7 @@ def test_one_that_stood_still_to_be_saved_goes_on(mortal: ThrowawayDaemon) -> No
 
     saving = begin()
     die_and_come_back(mortal)
-    saving.join(60)
+    saving.join(PATIENCE_S)
     with mortal.client() as client:
         again = client.open("work")
         assert again.exec(["/bin/true"]).exit_code == 0  # at once: nobody is refused for what the daemon does by itself
@@ -183,7 +184,7 @@ def test_what_ended_meanwhile_is_told(mortal: ThrowawayDaemon) -> None:
         made = client.sandbox(ttl=3)
     os.kill(mortal.pid, signal.SIGKILL)
     assert mortal.process is not None
-    mortal.process.wait(20)
+    mortal.process.wait(PATIENCE_S)
     shells: list[int] = []
 
     def is_alone() -> bool:
@@ -239,7 +240,7 @@ def test_an_attached_exec_and_a_command_that_were_open_are_lost(mortal: Throwawa
     die_and_come_back(mortal)
     client.close()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     [lost] = entries(mortal, "exec.lost")
     attached = next(one for one in entries(mortal, "exec.accepted") if one["argv"][0] == "/bin/sleep")
     assert lost["exec"] == attached["exec"]
