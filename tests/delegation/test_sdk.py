@@ -173,6 +173,29 @@ def test_nobody_approves_what_a_key_proposed_that_he_certified(orchestrators: Ma
             Proposals(second).show(proposal.id)
 
 
+def test_nobody_approves_what_a_key_gives_that_he_certified(orchestrators: Making, declared: Declaring) -> None:
+    boss, other, runner = orchestrators("admin"), orchestrators("secops"), orchestrators()
+    declared(CONTROL)
+    victim = orchestrators()
+    key = PrivateKey.generate()
+    allowed = ["proposal.show", "key.suspend", "key.show", "proposal.approve"]
+    with (
+        runner.client(propose="it leaks") as proposing,
+        boss.agent(certify(boss.key, key, permissions=allowed), key=key) as agent,
+        boss.client() as himself,
+        other.client() as second,
+    ):
+        with pytest.raises(Proposed) as proposed:
+            Keys(proposing).suspend(victim.name)
+        proposal = proposed.value.proposal
+        for approves, gives in ((himself, agent), (agent, himself)):
+            Proposals(approves).approve(proposal.id, proposal.digest)
+            with pytest.raises(Refusal, match="approval_required"):
+                Keys(gives).suspend(victim.name)
+        Proposals(second).approve(proposal.id, proposal.digest)
+        assert Keys(agent).suspend(victim.name).standing == "suspended"
+
+
 def served(client: Client, *, until_ms: int) -> bool:
     """Whether it believes its daemon; no longer, once the overlap is over."""
     try:

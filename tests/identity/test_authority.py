@@ -230,6 +230,56 @@ def test_whose_approvals_count(approvals: int, who: list[str], expected: str) ->
     assert allowed(authority, keys["admin"]) == expected
 
 
+@pytest.mark.parametrize(
+    ("approvals", "who", "giver", "expected"),
+    [
+        (1, ["admin"], "admin", "approval_required"),
+        (1, ["admin"], "other-admin", ""),
+        (1, ["admin", "judge"], "admin", ""),
+        (2, ["admin", "judge"], "admin", "approval_required"),
+        (2, ["admin", "judge", "other-admin"], "admin", ""),
+        (1, ["admin-before"], "admin", "approval_required"),  # one line of keys
+        (1, ["admin"], "admin-before", "approval_required"),
+    ],
+)
+def test_what_the_giver_approved_does_not_count(approvals: int, who: list[str], giver: str, expected: str) -> None:
+    before = record("admin", "admin", expires_ms=NOW + HOUR)
+    admin = record("admin", "admin", predecessors=(before.id,))
+    low = record("low")
+    keys = {
+        "admin": admin,
+        "admin-before": replace(before, successor=admin.id),
+        "other-admin": record("other", "admin"),
+        "judge": record("judge", "judge"),
+    }
+    authority = Authority(Keyring([*keys.values(), low]), policy(CONTROL.format(approvals=approvals)))
+    proposed(authority, low, *(keys[name] for name in who))
+    assert allowed(authority, keys[giver]) == expected
+
+
+def test_a_refusal_says_that_another_must_give_it() -> None:
+    admin, low = record("admin", "admin"), record("low")
+    authority = Authority(Keyring([admin, low]), policy(CONTROL.format(approvals=1)))
+    for who, remedy in ((admin, "have another key give it, or approve it"), (low, "propose it")):
+        proposed(authority, low, who)
+        with pytest.raises(Refused) as refused:
+            authority.admit(actor(admin), command(), NOW).check(here())
+        assert remedy in refused.value.remedy
+        assert refused.value.details["approvals"] == 0
+        authority.proposals.remove("p1")
+
+
+def test_what_he_approved_who_granted_it_does_not_count() -> None:
+    admin, other, low = record("admin", "admin"), record("other", "admin"), record("low")
+    authority = Authority(Keyring([admin, other, low]), policy(CONTROL.format(approvals=1)))
+    authority.grants.add(grant(low, issuers=("ed25519:agent", admin.id)))
+    proposed(authority, low, admin)
+    assert allowed(authority, low) == "approval_required"
+    assert allowed(authority, other) == ""  # by his own right
+    authority.proposals.approve("p1", Approval(other.id, "admin", NOW))
+    assert allowed(authority, low) == ""
+
+
 def test_an_approval_outlives_the_key_that_its_owner_replaced() -> None:
     before = record("judge", "judge", expires_ms=NOW - 1)
     judge = record("judge", "judge", predecessors=(before.id,))

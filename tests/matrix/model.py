@@ -442,7 +442,7 @@ class Model:
         for name, one in self.proposals.items():
             if (one.cmd, one.tenant, one.what) == (cmd, actor.tenant, what) and self.now < one.expires:
                 in_time = self.now < one.created + control.window
-                if in_time and len(self._approvers(one, control)) >= control.approvals:
+                if in_time and len(self._approvers(one, control, actor)) >= control.approvals:
                     self._proposal = name
                     return
         raise Denied("approval_required")
@@ -451,7 +451,8 @@ class Model:
         """The first key of its line."""
         return self.keys[key].before[-1] if key in self.keys and self.keys[key].before else key
 
-    def _approvers(self, one: Proposal, control: Control) -> set[str]:
+    def _approvers(self, one: Proposal, control: Control, giver: Actor) -> set[str]:
+        """Whose approvals are others' than who proposed it, who gives it, and who granted that."""
         found = set()
         for name, role in one.approvals.items():
             key = self.keys[name]
@@ -463,7 +464,10 @@ class Model:
             lets = role in roles and self.policy.closure(role) & set(control.approvers)
             if lets and key.standing(self.now) == "active":
                 found.add(self.line(name))
-        return found - {self.line(one.proposer)}
+        given = {self.line(giver.key.id)}
+        if self._grant is not None:
+            given.add(self.line(self.grants[self._grant].issuer))
+        return found - given - {self.line(one.proposer)}
 
     # -- keys
 
@@ -557,7 +561,8 @@ class Model:
         for control in self.policy.controls:
             for cmd in control.cmds:
                 those = staying if cmd == "policy.set" else serving
-                if not any(self._able(key, cmd) for key in those):
+                givers = [key for key in those if self._able(key, cmd)]
+                if not givers:
                     continue
                 approvers = {
                     line(key)
@@ -565,8 +570,12 @@ class Model:
                     if self.policy.closure(key.role) & set(control.approvers)
                     and self._able(key, "proposal.approve", whole=cmd in ABOUT_HOST)
                 }
-                enough = [key for key in those if len(approvers - {line(key)}) >= control.approvals]
-                if not any(self._able(key, "proposal.create") for key in enough):
+                proposers = [key for key in those if self._able(key, "proposal.create")]
+                if not any(
+                    len(approvers - {line(giver), line(proposer)}) >= control.approvals
+                    for giver in givers
+                    for proposer in proposers
+                ):
                     found.add((control.name, cmd))
         return found
 

@@ -431,23 +431,33 @@ class Machine(RuleBasedStateMachine):
         ms=st.sampled_from([0, 0, 0, HOUR]),
         again=st.booleans(),
         between=st.booleans(),
+        proposer=st.none() | SOME,
+        giver=st.none() | SOME,
     )
-    def agree(self, name: str, approver: int, ms: int, again: bool, between: bool) -> None:
-        """Proposed, approved by one who may, and done; `between`: by a daemon that was started again."""
+    def agree(
+        self, name: str, approver: int, ms: int, again: bool, between: bool, proposer: int | None, giver: int | None
+    ) -> None:
+        """Proposed, approved by one who may, and done; `between`: by a daemon that was started again. `proposer`: not
+        by who may do it; `giver`: not by him alone, but by who approved it and then somebody else."""
         by = self.who(-1)
+        proposes = by if proposer is None else self.who(proposer)
         args = {"cmd": "policy.set", "args": {"policy": self.texts[name]}, "reason": "test"}
         done = self.do(
-            by, "proposal.create", args, lambda actor: self.model.proposal_create(actor, "policy.set", name, None)
+            proposes, "proposal.create", args, lambda actor: self.model.proposal_create(actor, "policy.set", name, None)
         )
         if done is None:
             return
         one, proposal = done[0], done[1]["proposal"]
         self.model.proposals[proposal] = one
         others = [key.id for key in self.model.keys.values() if key.role in ("eye", "admin") and self.serves(key)]
-        self.approve_as(one_of(others or [by], approver), proposal)
+        agreed = one_of(others or [by], approver)
+        self.approve_as(agreed, proposal)
         self.let_pass(ms)
         if between:
             self.restart()
+        if giver is not None:
+            self.use(one, agreed)
+            by = self.who(giver)
         for _ in range(1 + again):
             self.use(one, by)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from immured.identity.way import Way
 from immured.service.context import now_ms
 from immured.service.proposed import keep_only
 from immured.wire.keys import PrivateKey
@@ -38,9 +39,12 @@ async def propose(client: Client, args: Any = None, cmd: str = "run", **more: An
     return await done(client, "proposal.create", given)
 
 
+def as_approved(proposal: Any) -> dict[str, Any]:
+    return {"proposal": proposal["proposal"], "digest": bytes.fromhex(proposal["digest"].removeprefix("sha256:"))}
+
+
 async def approve(client: Client, proposal: Any) -> Any:
-    args = {"proposal": proposal["proposal"], "digest": bytes.fromhex(proposal["digest"].removeprefix("sha256:"))}
-    return await client.ask("proposal.approve", args)
+    return await client.ask("proposal.approve", as_approved(proposal))
 
 
 def test_what_is_approved_runs_once(tmp_path: Path) -> None:
@@ -101,6 +105,62 @@ def test_nobody_approves_his_own(tmp_path: Path) -> None:
         heir = PrivateKey.generate()
         await done(admin, "key.rotate", {"key": "admin", "public": heir.public.raw, "overlap_ms": HOUR})
         assert code_of(await approve(harness.connect(key=heir), proposal)) == "denied"
+
+    serving(tmp_path, scenario)
+
+
+def test_who_gives_it_is_not_who_approves_it(tmp_path: Path) -> None:
+    async def scenario(harness: Harness) -> None:
+        under(harness, controlled())
+        bob, guard = await let_in(harness, "bob", "runner"), await let_in(harness, "guard", "secops")
+        boss = await let_in(harness, "boss", "runner", personas=["admin"])
+        proposal = await propose(bob)
+        agreed = await done(boss, "proposal.approve", as_approved(proposal), persona="admin")
+        assert agreed["controls"][0]["got"] == 1
+        under_which: tuple[dict[str, Any], ...] = ({}, {"persona": "admin"})
+        for names in under_which:
+            refused = error_of(await boss.ask("run", TRUE, **names))
+            assert (refused["code"], refused["details"]["approvals"]) == ("approval_required", 0)
+            assert refused["details"]["proposals"] == [proposal["proposal"]]
+            assert "another key" in refused["remedy"]
+        assert (await approve(guard, proposal)).result["controls"][0]["got"] == 2
+        assert (await boss.ask("run", TRUE)).ok
+
+    serving(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("overlap", [0, HOUR])
+def test_an_approver_gives_it_by_no_key_of_his_line(tmp_path: Path, overlap: int) -> None:
+    async def scenario(harness: Harness) -> None:
+        under(harness, controlled())
+        bob, boss = await let_in(harness, "bob", "runner"), await let_in(harness, "boss", "admin")
+        proposal = await propose(bob)
+        assert (await approve(boss, proposal)).ok
+        heir = PrivateKey.generate()
+        await done(harness.connect(), "key.rotate", {"key": "boss", "public": heir.public.raw, "overlap_ms": overlap})
+        for key in (heir, boss.key)[: 2 if overlap else 1]:
+            assert code_of(await harness.connect(key=key).ask("run", TRUE)) == "approval_required"
+        assert (await bob.ask("run", TRUE)).ok  # what the one approved who was replaced, his heir approved
+
+    serving(tmp_path, scenario)
+
+
+def test_what_was_done_when_the_giver_could_approve_stays_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger of a daemon that counted the giver's approval: done is done, and what is open is judged as now."""
+
+    async def scenario(harness: Harness) -> None:
+        under(harness, controlled())
+        bob, admin = await let_in(harness, "bob", "runner"), harness.connect()
+        used, waiting = await propose(bob), await propose(bob, FALSE)
+        for one in (used, waiting):
+            assert (await approve(admin, one)).ok
+        with monkeypatch.context() as then:
+            then.setattr(Way, "_givers", lambda _: ())
+            assert (await admin.ask("run", TRUE)).ok
+        assert code_of(await admin.ask("run", FALSE)) == "approval_required"
+        authority = started_again(harness)
+        [left] = authority.proposals
+        assert (left.id, [one.key for one in left.approvals]) == (waiting["proposal"], [admin.key.id])
 
     serving(tmp_path, scenario)
 

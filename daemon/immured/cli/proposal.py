@@ -29,7 +29,8 @@ def proposal() -> None:
     \b
     1. `immure --propose WHY COMMAND...` records the command, and does not do it; it prints the proposal's id.
     2. Others look at it (`show`) and agree to it (`approve`).
-    3. The very same `immure COMMAND...` is then done, once.
+    3. The very same `immure COMMAND...` is then done, once; the approval of
+       the key that gives it does not count.
     """
 
 
@@ -77,7 +78,7 @@ def approve(
     id: str, digest: str | None, as_json: bool,
     socket: str | None, key_file: str | None, daemon_key: str | None, state: str | None, as_user: str | None,
 ) -> None:  # fmt: skip
-    """Agree to one. Without --digest it is shown first, and you are asked."""
+    """Agree to one, for another key to give. Without --digest it is shown first, and you are asked."""
     with connect(socket, key_file, daemon_key, state, as_user) as client:
         proposals = Proposals(client)
         if digest is None:
@@ -87,6 +88,8 @@ def approve(
             digest = found.digest
         done = proposals.approve(id, digest)
     click.echo(json_text(done.raw) if as_json else f"{printable(done.id)}  {_got(done)}")
+    if not as_json:
+        click.echo("It counts as long as another key than yours gives the command.", err=True)
 
 
 @proposal.command()

@@ -7,7 +7,7 @@ there is no second truth beside it but the keyring's file and the policy's bytes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 from immured.errors import Refused
@@ -144,18 +144,19 @@ class Authority:
 
     # -- dual control
 
-    def fulfils(self, proposal: Proposal, control: Control, now_ms: int) -> bool:
-        """Whether enough of those who may have approved it, by the keys and the policy of now."""
+    def fulfils(self, proposal: Proposal, control: Control, now_ms: int, givers: Collection[str]) -> bool:
+        """Whether enough of those who may have approved it, by the keys and the policy of now. `givers`: as below."""
         if now_ms >= proposal.created_ms + control.window_ms:
             return False
-        return len(self.approvers(proposal, control, now_ms)) >= control.approvals
+        return len(self.approvers(proposal, control, now_ms, givers)) >= control.approvals
 
-    def approvers(self, proposal: Proposal, control: Control, now_ms: int) -> frozenset[str]:
-        """Whose approvals count for that control: one of each line of keys, the proposer's not among them."""
+    def approvers(self, proposal: Proposal, control: Control, now_ms: int, givers: Collection[str]) -> frozenset[str]:
+        """Whose approvals count for that control: one of each line of keys, the proposer's not among them, nor those of
+        `givers`, the keys by whose right the command is given; with none of these: whose count as long as others do."""
         found = {
             self.line(one.key) for one in proposal.approvals if self._may_approve(one.key, one.role, control, now_ms)
         }
-        return frozenset(found - {self.line(proposal.proposer)})
+        return frozenset(found - {self.line(key) for key in (proposal.proposer, *givers)})
 
     def _may_approve(self, key_id: str, role: str, control: Control, now_ms: int) -> bool:
         record = self.keyring.find(key_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from immured.errors import Refused
 from immured.identity.canonical import command_digest
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from immured.identity.authority import Authority
 
 __all__ = ["Way"]
+
+_OWN: Final = (
+    "the approval of the key that gives it, or that granted it, does not count: have another key give it, or approve it"
+)
 
 
 class Way:
@@ -65,16 +69,17 @@ class Way:
 
     def require(self, control: Control) -> None:
         """`Warrant.on_control`. Raises Refused `approval_required` unless an open proposal of this very command has
-        the approvals that this control asks for, and those before it."""
+        the approvals that this control asks for, and those before it, of others than who gives it."""
         warrant, authority, now = self._warrant, self._authority, self._warrant.now_ms
+        givers = self._givers()
         if control not in self._asked:
             self._asked.append(control)
         if warrant.proposal is not None:
             held = authority.proposals.get(warrant.proposal)
-            if held is not None and authority.fulfils(held, control, now):
+            if held is not None and authority.fulfils(held, control, now, givers):
                 return
         found = authority.proposals.reserve(
-            self.digest(), lambda one: all(authority.fulfils(one, each, now) for each in self._asked), now
+            self.digest(), lambda one: all(authority.fulfils(one, each, now, givers) for each in self._asked), now
         )
         if found is not None:
             if warrant.proposal is not None:
@@ -82,19 +87,30 @@ class Way:
             warrant.proposal = found.id
             return
         there = authority.proposals.of(self.digest(), now)
+        counting = [authority.approvers(one, control, now, givers) for one in there]
+        own = any(
+            authority.approvers(one, control, now, ()) - others for one, others in zip(there, counting, strict=True)
+        )
         raise Refused(
             "approval_required",
             f"{self._command.cmd} is under the control {control.name!r}: {_others(control.approvals)} approve it first",
-            "propose it (`--propose REASON`), have it approved, and send it again",
+            _OWN if own else "propose it (`--propose REASON`), have it approved, and send it again",
             details={
                 "control": control.name,
                 "digest": "sha256:" + self.digest().hex(),
-                "approvals": max((len(authority.approvers(one, control, now)) for one in there), default=0),
+                "approvals": max(map(len, counting), default=0),
                 "needed": control.approvals,
                 "approvers": sorted(control.approvers),
                 "proposals": [one.id for one in there],
             },
         )
+
+    def _givers(self) -> tuple[str, ...]:
+        """The keys by whose right it is given: their own approvals are no second voice. Of what is given under a grant,
+        who granted it is one of them: else he would have it done by whom he likes, and agree to it himself."""
+        warrant = self._warrant
+        grant = None if warrant.grant is None else self._authority.grants.get(warrant.grant)
+        return (warrant.actor.root.id, *(() if grant is None else grant.issuers))
 
 
 def _others(count: int) -> str:

@@ -96,7 +96,57 @@ def test_somebody_else_than_who_approves_must_be_allowed_to_propose() -> None:
     admins = PROPOSE.replace(", 'secops'", "")
     alone = CONTROL.replace("['admin', 'secops']", "['admin']")
     assert locked(SET + admins + APPROVE + alone, ADMIN, SECOPS) == "policy.set"
-    assert locked(SET + PROPOSE + APPROVE + alone, ADMIN, SECOPS) is None
+    assert locked(SET + PROPOSE + APPROVE + alone, ADMIN, SECOPS) == "policy.set"  # who gives it approves it
+    assert locked(SET + PROPOSE + APPROVE + alone, ADMIN, key("admin", "b")) is None
+
+
+SETS = "[[rules]]\nname = 'sets'\nroles = ['worker']\nallow = ['policy.set']\nscope = 'host'\n"
+PROPOSES = "[[rules]]\nname = 'asks'\nroles = ['worker']\nallow = ['proposal.create']\nscope = 'own'\n"
+
+
+@pytest.mark.parametrize(
+    ("who", "approvals", "expected"),
+    [
+        ([ADMIN, WORKER], 1, "policy.set"),  # proposed by the worker, and then all that is left is the admin's
+        ([ADMIN, SECOPS, WORKER], 1, None),
+        ([ADMIN, SECOPS, WORKER], 2, "policy.set"),  # who gives it is one of the two
+        ([ADMIN, SECOPS, key("secops", "t"), WORKER], 2, None),
+        ([ADMIN, SECOPS, key("secops", "t")], 2, None),  # who gives it proposes it himself
+    ],
+)
+def test_who_gives_it_is_none_of_those_who_approve(who: list[KeyRecord], approvals: int, expected: str | None) -> None:
+    control = CONTROL.replace("approvals = 1", f"approvals = {approvals}")
+    assert locked(SET + PROPOSE + PROPOSES + APPROVE + control, *who) == expected
+
+
+@pytest.mark.parametrize(
+    ("who", "expected"),
+    [
+        ([ADMIN, WORKER], None),  # the worker proposes and gives it
+        ([ADMIN], "policy.set"),
+        ([ADMIN, key("worker", "w", status=KeyStatus.SUSPENDED)], "policy.set"),
+        ([ADMIN, key("worker", "w", expires_ms=NOW + 1)], "policy.set"),
+    ],
+)
+def test_who_may_give_it_and_does_not_approve_leaves_the_approvers_their_voices(
+    who: list[KeyRecord], expected: str | None
+) -> None:
+    assert locked(SET + SETS + PROPOSE + PROPOSES + APPROVE + CONTROL, *who) == expected
+
+
+def test_who_proposes_and_who_gives_may_both_be_needed() -> None:
+    """Two voices, one of who alone may propose, one of who alone may give: neither is left."""
+    admins = PROPOSE.replace("'admin', ", "")
+    assert locked(SET + admins + APPROVE + CONTROL, ADMIN, SECOPS) == "policy.set"
+    assert locked(SET + admins + APPROVE + CONTROL, ADMIN, SECOPS, key("admin", "b")) is None
+
+
+def test_the_refusal_names_the_control() -> None:
+    with pytest.raises(Refused) as refused:
+        check_lockout(policy(HEAD + SET + PROPOSE + APPROVE + CONTROL), [ADMIN], NOW)
+    assert refused.value.details == {"control": "two", "permission": "policy.set", "approvals": 1}
+    assert "the control 'two'" in refused.value.message
+    assert "by others than who gives the command" in refused.value.message
 
 
 def test_approvers_that_end_by_themselves_leave_the_policy_as_it_is_for_ever() -> None:

@@ -49,8 +49,10 @@ def lockouts(policy: Policy, records: Iterable[KeyRecord], now_ms: int) -> Itera
 def _unfulfilled(
     decider: Decider, control: Control, keys: list[KeyRecord], permission: str, now_ms: int
 ) -> Refused | None:
-    """What some of these keys may do, some of them must be able to propose, and enough others to approve."""
-    if not any(_is_able(decider, record, permission, now_ms) for record in keys):
+    """What some of these keys may do, some of them must be able to propose, and enough others than who gives it and who
+    proposed it to approve."""
+    givers = {_line(record) for record in keys if _is_able(decider, record, permission, now_ms)}
+    if not givers:
         return None
     whole = PERMISSIONS[permission] is TargetKind.HOST  # then so are proposals of it, to all but those who make them
     voices = {
@@ -59,23 +61,30 @@ def _unfulfilled(
         if _approves(decider, record, control) and _is_able(decider, record, "proposal.approve", now_ms, whole=whole)
     }
     details = {"control": control.name, "permission": permission, "approvals": control.approvals}
-    enough = [record for record in keys if len(voices - {_line(record)}) >= control.approvals]
-    if not enough:
+    if len(voices) - int(givers <= voices) < control.approvals:
         return Refused(
             CODE,
-            f"the control {control.name!r} asks for {control.approvals} approvals of {permission!r}, and there are "
-            "not so many active keys that could give them",
+            f"the control {control.name!r} asks for {control.approvals} approvals of {permission!r} by others than who "
+            "gives the command, and there are not so many active keys that could give them",
             "add keys first whose roles are among its `approvers`, and may 'proposal.approve'",
             details=details,
         )
-    if not any(_is_able(decider, record, "proposal.create", now_ms) for record in enough):
+    proposers = {_line(record) for record in keys if _is_able(decider, record, "proposal.create", now_ms)}
+    if not proposers or len(voices) - _fewest_lost(voices, givers, proposers) < control.approvals:
         return Refused(
             CODE,
-            f"{permission!r} is under the control {control.name!r}, and nobody could propose it",
-            "have a rule allow 'proposal.create'",
+            f"{permission!r} is under the control {control.name!r}, and nobody could propose it whose approval is not "
+            "needed",
+            "have a rule allow 'proposal.create' to who may give it, or to others",
             details=details,
         )
     return None
+
+
+def _fewest_lost(voices: set[str], givers: set[str], proposers: set[str]) -> int:
+    """How many of these voices are, at best, the giver's or the proposer's, who may be one."""
+    lost = int(givers <= voices) + int(proposers <= voices)
+    return 1 if lost == 2 and givers & proposers else lost
 
 
 def _line(record: KeyRecord) -> str:

@@ -91,7 +91,8 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Commands that run only once `approvals` keys in the role of `approvers`, the proposer's not among them, agreed.
+    """Commands that run only once `approvals` keys in the role of `approvers` agreed: of others than the proposer, and
+    than who gives it.
 
     `classes` empty: whatever is acted on; else only with a manifest of one of these classes. `added`: only where what
     is loaded adds something of that rank (`ADDED`) or above; 0: whatever is loaded.

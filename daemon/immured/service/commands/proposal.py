@@ -157,10 +157,10 @@ def _names(controls: tuple[Control, ...]) -> list[Mapping[str, object]]:
 
 
 def _shown(service: Service, proposal: Proposal) -> dict[str, object]:
-    """With the controls over its command, and how many approvals count for each by now."""
+    """With the controls over its command, and how many approvals count for each by now, while another key gives it."""
     authority, now = service.authority, service.clock()
     controls = authority.decider.control(proposal.cmd)
-    got = [len(authority.approvers(proposal, control, now)) for control in controls]
+    got = [len(authority.approvers(proposal, control, now, ())) for control in controls]
     rows = [{**row, "got": count} for row, count in zip(_names(controls), got, strict=True)]
     return {**proposal.to_map(), "controls": rows}
 
