@@ -1,4 +1,4 @@
-# make build | demo | test | bench | soak | lint | wheels | install | uninstall | clean. Each does all of its own set-up and is quick to repeat.
+# make build | demo | test | bench | soak | crash | lint | wheels | install | uninstall | clean. Each does all of its own set-up and is quick to repeat.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ LOCKED = flock $(VENV)/.lock
 SYSTEM_PYTHON ?= /usr/bin/python3
 PREFIX ?= /usr/local
 
-.PHONY: build demo test bench soak lint wheels install uninstall clean launcher-asan vm-test
+.PHONY: build demo test bench soak crash lint wheels install uninstall clean launcher-asan vm-test
 .DELETE_ON_ERROR:
 
 build: $(VENV)/.native
@@ -68,6 +68,10 @@ uninstall:
 # ARGS: --minutes N (30 by default)
 soak: build
 	@$(PY) -m tests.soak $(ARGS)
+
+# ARGS: --rounds N (200 by default) kills of the daemon, --kills N (1000) of what appends to a ledger; `make test` has fewer
+crash: build
+	@$(PY) -m tests.crash $(ARGS)
 
 launcher-asan: $(VENV)/.system-build
 	$(PYTHON) native/launcher_build.py --sanitize .build/asan/immured-launcher

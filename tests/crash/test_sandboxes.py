@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import signal
@@ -30,7 +31,8 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.timeout(550)
 
 ROUNDS, FEWEST = 200, 40
 LONG_ENOUGH_S = 300
-"""A slow machine (a virtual one takes six times as long) makes fewer rounds, and not fewer than `FEWEST`."""
+"""A slow machine (a virtual one takes six times as long) makes fewer rounds, and not fewer than `FEWEST`: all of them
+are `make crash`."""
 SEED = int(os.environ.get("IMMURED_SEED", "11"))
 MOST_ALIVE = 8
 MOST_ACTS = 12
@@ -212,41 +214,53 @@ def held(pid: int, state: Path) -> int:
     return count
 
 
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[Path]:
-    """A state directory whose daemon and launcher end with the test, in whatever way that ends."""
-    state = tmp_path / "state"
+@contextlib.contextmanager
+def served(state: Path) -> Iterator[Path]:
+    """A state directory whose daemon and launcher end with the context, in whatever way that ends."""
     ThrowawayDaemon.immure("init", "--state", str(state))
-    yield state
-    for pid in of(state):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+    try:
+        yield state
+    finally:
+        for pid in of(state):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
 
 
-def test_many_kills_forget_no_sandbox_and_leave_nothing(state: Path, request: pytest.FixtureRequest) -> None:
+def test_many_kills_forget_no_sandbox_and_leave_nothing(tmp_path: Path) -> None:
+    with served(tmp_path / "state") as state:
+        kill_often(state, ROUNDS, seconds=LONG_ENOUGH_S)
+
+
+def kill_often(
+    state: Path, rounds: int, *, seconds: float = math.inf, say: Callable[[str], object] = lambda _: None
+) -> dict[str, object]:
+    """So many rounds, or as many as fit the time, and what was counted. Raises AssertionError."""
     before = leftovers(state)
     moments = random.Random(SEED)
     believed = Believed()
     launcher_died = False
-    descriptors = 0
+    descriptors = adopted = 0
     number = 0
-    long_enough = time.monotonic() + LONG_ENOUGH_S
-    while number < FEWEST or (number < ROUNDS and time.monotonic() < long_enough):
+    long_enough = time.monotonic() + seconds
+    while number < min(FEWEST, rounds) or (number < rounds and time.monotonic() < long_enough):
         daemon = ThrowawayDaemon(state=state).start()
-        request.addfinalizer(daemon.kill)  # should it not come to that below
-        descriptors = descriptors or held(daemon.pid, state)
-        with daemon.client() as client:
-            look(client, believed, launcher_died=launcher_died)
-        load = Load(daemon, believed, SEED * 1000 + number)
-        load.wait_for_acts(moments.randint(0, MOST_ACTS))
-        time.sleep(moments.uniform(0.0, 0.05))  # into the middle of the next
-        launcher_died = number % 10 == 9
-        for pid in of(state) if launcher_died else [daemon.pid]:
-            os.kill(pid, signal.SIGKILL)
-        load.join()
-        daemon.kill()
+        try:
+            descriptors = descriptors or held(daemon.pid, state)
+            with daemon.client() as client:
+                look(client, believed, launcher_died=launcher_died)
+            adopted += len(believed.alive)
+            load = Load(daemon, believed, SEED * 1000 + number)
+            load.wait_for_acts(moments.randint(0, MOST_ACTS))
+            time.sleep(moments.uniform(0.0, 0.05))  # into the middle of the next
+            launcher_died = number % 10 == 9
+            for pid in of(state) if launcher_died else [daemon.pid]:
+                os.kill(pid, signal.SIGKILL)
+            load.join()
+        finally:
+            daemon.kill()
         if launcher_died:  # its cgroups are swept by the next
             wait_for(lambda: not leftovers(state).processes)
+            say(f"{number + 1} of {rounds} kills: {adopted} times adopted, {dict(believed.acts)}")
         number += 1
 
     with ThrowawayDaemon(state=state) as daemon, daemon.client() as client:
@@ -282,3 +296,13 @@ def test_many_kills_forget_no_sandbox_and_leave_nothing(state: Path, request: py
     assert begun == set(over), "an exec has no end"
     assert set(over.values()) == {1}, "an exec ended twice"
     assert min(believed.acts[kind] for kind in ACTS) > number // 4, f"there was hardly any load: {believed.acts}"
+    return {
+        "kills": number,
+        "of them the launcher too": number // 10,
+        "acts": dict(believed.acts),
+        "times adopted": adopted,
+        "sandboxes": len(created),
+        "ends": dict(Counter(entry["type"] for entry in entries if entry["type"] in ENDS)),
+        "execs": len(begun),
+        "entries": len(entries),
+    }

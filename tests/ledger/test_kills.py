@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SECONDS, FEWEST, PATIENCE_S = 40, 20, 280
-"""A thousand take some minutes: `python -m tests.ledger.kills DIRECTORY --kills 1000`."""
+"""A thousand take some minutes: `make crash`."""
 
 
 def test_as_many_kills_as_the_time_allows_lose_nothing(tmp_path: Path) -> None:
