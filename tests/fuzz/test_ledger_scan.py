@@ -13,6 +13,7 @@ from immured.ledger.entry import MAX_LINE, Entry, LineError, parse_line
 from tests.ledger.sample import lines, text
 from tests.ledger.test_entry import GOOD
 from tests.ledger.test_scan import RICH, mutated, with_data
+from tests.patience import PATIENCE_S
 
 HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "native"
@@ -39,7 +40,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def answers(program: Path, pieces: list[bytes]) -> list[tuple[int, ...]]:
     asked = b"".join(struct.pack("=I", len(piece)) + piece for piece in pieces)
-    done = subprocess.run([program], input=asked, capture_output=True, check=False, timeout=300)
+    done = subprocess.run([program], input=asked, capture_output=True, check=False, timeout=2 * PATIENCE_S)
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-4000:]
     return list(ANSWER.iter_unpack(done.stdout))
 

@@ -61,7 +61,7 @@ from pathlib import Path
 from immured.ledger.ledger import Ledger
 with Ledger.open(Path(sys.argv[1]), durability=sys.argv[2]) as ledger:
     for number in range(int(sys.argv[3])):
-        ledger.entry("run.accepted", {}, {}, alone=number % 2 == 1).wait(20)
+        ledger.entry("run.accepted", {}, {}, alone=number % 2 == 1).wait(120)
 """
 
 

@@ -22,7 +22,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("go")
     go = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": str(place / "cache"), "GOFLAGS": ""}
     words = ["go", "build", "-o", str(place / "tiles"), str(SOURCE)]
-    subprocess.run(words, env={**os.environ, **go}, check=True, timeout=300)
+    subprocess.run(words, env={**os.environ, **go}, check=True, timeout=2 * PATIENCE_S)
     return place / "tiles"
 
 

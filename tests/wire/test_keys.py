@@ -35,7 +35,7 @@ def test_a_key_made_by_openssl_is_read(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(path)], check=True, timeout=PATIENCE_S)
     public = subprocess.run(
-        ["openssl", "pkey", "-in", str(path), "-pubout"], check=True, capture_output=True, timeout=30
+        ["openssl", "pkey", "-in", str(path), "-pubout"], check=True, capture_output=True, timeout=PATIENCE_S
     )
     assert PrivateKey.from_pem(path.read_bytes()).public == PublicKey.from_pem(public.stdout)
 

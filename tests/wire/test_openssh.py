@@ -51,7 +51,11 @@ def test_our_line_is_openssh_s(tmp_path: Path) -> None:
 def test_our_fingerprint_is_openssh_s(tmp_path: Path) -> None:
     _, public = ed25519(tmp_path / "key")
     shown = subprocess.run(
-        ["ssh-keygen", "-l", "-f", str(tmp_path / "key.pub")], check=True, capture_output=True, text=True, timeout=30
+        ["ssh-keygen", "-l", "-f", str(tmp_path / "key.pub")],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert openssh.fingerprint(openssh.blob_of(PublicKey.from_pem(public).raw)) == shown.stdout.split()[1]
 

@@ -34,7 +34,8 @@ def program() -> Path:
         "CGO_ENABLED": "0",
     }
     built = folder / "check"
-    subprocess.run(["go", "build", "-o", str(built), "."], cwd=HERE, env=environment, check=True, timeout=300)
+    build = ["go", "build", "-o", str(built), "."]
+    subprocess.run(build, cwd=HERE, env=environment, check=True, timeout=2 * PATIENCE_S)
     return built
 
 
