@@ -152,6 +152,33 @@ def test_a_sandbox_holds_its_share_while_it_lives(tmp_path: Path) -> None:
     serving(tmp_path, scenario, policy=quota(sandboxes=3))
 
 
+@pytest.mark.parametrize(
+    ("shares", "live", "used_up", "asked", "message"),
+    [
+        ({"sandboxes": 2}, 0, 0, 3, "may have 2 of `sandboxes`: 3 asked for"),
+        ({"sandboxes": 3}, 2, 2, 2, "may have 3 of `sandboxes`: 2 taken and 2 asked for"),
+        ({"memory": "1G"}, 0, 0, 3 << 29, "may have 1G of `memory`: 1536M asked for"),
+    ],
+)
+def test_who_asks_for_several_is_not_told_of_his_own_as_taken(
+    tmp_path: Path, shares: dict[str, object], live: int, used_up: int, asked: int, message: str
+) -> None:
+    async def scenario(harness: Harness) -> None:
+        client = harness.connect()
+        if live:
+            result_of(await client.ask("sandbox.create", {"count": live}))
+        before = used(harness)
+        reply = await client.ask("sandbox.create", {"count": 2 if live else 3})
+        details = over(reply)
+        assert (details["used"], details["asked"]) == (used_up, asked)
+        assert reply is not None
+        assert reply.error is not None
+        assert reply.error["message"] == f"the tenant 'default' {message}"
+        assert used(harness) == before
+
+    serving(tmp_path, scenario, policy=quota(**shares))
+
+
 def test_the_longest_life_is_the_tenants(tmp_path: Path) -> None:
     async def scenario(harness: Harness) -> None:
         client = harness.connect()

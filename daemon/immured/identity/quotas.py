@@ -126,11 +126,12 @@ class Quotas:
         where waiting helps: by then what is asked fits, unless somebody else takes it, and perhaps it does sooner.
         """
         usage = self._usage(tenant, now)
-        holds, quota = self._holds(wants), self._quota_of(tenant)
-        if quota is not None:
-            self._check_alone(tenant, quota, wants, holds)
-            self._check_beside(tenant, quota, wants, holds, usage, now)
+        holds = self._checked(tenant, wants, usage, now)
         return usage.take(wants.runs, holds, _until(wants, now), now)
+
+    def check(self, tenant: str, wants: Wants, now: int) -> None:
+        """Nothing is taken. Raises as `admit`: what is asked for one by one and is nothing unless it is all."""
+        self._checked(tenant, wants, self._usage(tenant, now), now)
 
     def hold(self, tenant: str, wants: Wants, now: int) -> Lease:
         """What is there already, whatever the quota says: at start, of what lives on or lies on the disk."""
@@ -146,6 +147,14 @@ class Quotas:
         """What of each is taken, by the quota's names."""
         usage = self._usage(tenant, now)
         return {**usage.held, "runs_per_minute": usage.runs}
+
+    def _checked(self, tenant: str, wants: Wants, usage: _Usage, now: int) -> dict[str, int]:
+        """What it would hold."""
+        holds, quota = self._holds(wants), self._quota_of(tenant)
+        if quota is not None:
+            self._check_alone(tenant, quota, wants, holds)
+            self._check_beside(tenant, quota, wants, holds, usage, now)
+        return holds
 
     def _usage(self, tenant: str, now: int) -> _Usage:
         usage = self._tenants.get(tenant)

@@ -73,6 +73,10 @@ class Shares:
         """One that is to live so long."""
         return self._quotas.admit(tenant, _sandbox(limits, ttl_ms), self._clock())
 
+    def check_sandboxes(self, tenant: str, limits: Limits, ttl_ms: int, count: int) -> None:
+        """There is room for so many, which are then asked for one by one: who is refused is not told of his own."""
+        self._quotas.check(tenant, Wants.together([_sandbox(limits, ttl_ms)] * count, count), self._clock())
+
     def kept_ready(self, tenant: str, limits: Limits) -> Lease:
         """One that waits for whoever takes it: how long that lives is asked then (`may_live`)."""
         return self._quotas.admit(tenant, _sandbox(limits, 0), self._clock())

@@ -153,6 +153,8 @@ def conceive(
             )
             births.append(Birth(service, request, sandbox, compiled))
             limits = compiled.manifest.limits
+            if len(births) == 1 and arguments.count > 1:
+                service.shares.check_sandboxes(actor.tenant, limits, 0 if kept_ready else ttl_ms, arguments.count)
             sandbox.lease = (
                 service.shares.kept_ready(actor.tenant, limits)
                 if kept_ready
