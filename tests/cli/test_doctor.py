@@ -15,8 +15,9 @@ from immured.client.throwaway import ThrowawayDaemon
 from immured.host import probes_cgroups, probes_ids, probes_kernel, probes_ladder, probes_resources, probes_storage
 from immured.host.check import Check, Status, in_child
 from immured.host.doctor import Daemon, Report, examine
-from immured.host.ids import BROKER_IDS, SLOT_SIZE
+from immured.host.ids import BROKER_IDS, SLOT_SIZE, preferred_broker_id
 from immured.host.landlock import LADDER
+from immured.service.broker_user import ID_LOCKS, User, lock_id
 from tests.patience import PATIENCE_S
 from tests.walls.acting import as_user
 
@@ -157,7 +158,9 @@ def test_the_block_of_a_daemon_that_runs_is_known_to_others() -> None:
 @pytest.mark.needs_root
 def test_whom_the_broker_is_is_said_before_and_while_it_runs(tmp_path: Path) -> None:
     uid = BROKER_IDS[3]
-    assert f"becomes uid {uid}" in probes_ids.broker(tmp_path, uid, "", "").found
+    said = probes_ids.broker(tmp_path, uid, "", "").found
+    assert f"becomes uid {uid}" in said
+    assert said.endswith(f"for {tmp_path}")  # every directory's is another
     with ThrowawayDaemon() as daemon:
         told = json.loads(ThrowawayDaemon.immure("doctor", "--json", "--state", str(daemon.state)).stdout)
         found = {check["name"]: check for check in told["checks"]}["broker.user"]
@@ -165,6 +168,23 @@ def test_whom_the_broker_is_is_said_before_and_while_it_runs(tmp_path: Path) -> 
         assert found["facts"]["pid"] == daemon.pid
         assert found["facts"]["running_uid"] == found["facts"]["uid"]
         assert found["facts"]["uid"] in BROKER_IDS
+
+
+@pytest.mark.needs_root
+def test_an_id_that_another_daemon_has_is_not_said_to_be_this_ones(tmp_path: Path) -> None:
+    uid = preferred_broker_id(bytes(tmp_path))
+    (tmp_path / "config.toml").write_text(f"[broker]\nuser = '{uid}'\n")
+
+    def told() -> object:
+        done = ThrowawayDaemon.immure("doctor", "--json", "--state", str(tmp_path))
+        return {check["name"]: check for check in json.loads(done.stdout)["checks"]}["broker.user"]["facts"]["uid"]
+
+    locked, fd = lock_id(ID_LOCKS, User(uid, uid))
+    assert fd is not None
+    assert locked.uid == uid
+    assert told() == BROKER_IDS[BROKER_IDS.index(uid) + 1]
+    os.close(fd)
+    assert told() == uid
 
 
 def test_a_broker_that_can_become_nobody_is_a_failure(tmp_path: Path) -> None:

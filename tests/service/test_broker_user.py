@@ -10,7 +10,7 @@ import pytest
 
 from immured.errors import ConfigurationError
 from immured.host.ids import BROKER_IDS, SLOT_BASE, SLOT_SIZE
-from immured.service.broker_user import ACCOUNT, User, find_user, lock_id
+from immured.service.broker_user import ACCOUNT, User, find_user, free_user, lock_id
 
 STATE = Path("/var/lib/immured")
 NO_SLOTS = range(0)
@@ -85,6 +85,28 @@ def test_two_daemons_never_share_an_id_of_ours(tmp_path: Path) -> None:
         assert int(pipe.read()) == BROKER_IDS[0]  # the next, from the start again
     os.waitpid(child, 0)
     os.close(fd)
+
+
+@pytest.mark.needs_root
+def test_whom_a_daemon_would_become_is_known_without_taking_it(tmp_path: Path) -> None:
+    user = User(BROKER_IDS[-1], BROKER_IDS[-1])
+    assert free_user(tmp_path / "not-there", user) == user
+    _, fd = lock_id(tmp_path, user)
+    assert fd is not None
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            seen = free_user(tmp_path, user)
+            taken, _ = lock_id(tmp_path, user)
+            os.write(write, f"{seen.uid} {taken.uid}".encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read() == f"{BROKER_IDS[0]} {BROKER_IDS[0]}"
+    os.waitpid(child, 0)
+    os.close(fd)
+    assert free_user(tmp_path, User(993, 992, "immured")) == User(993, 992, "immured")
 
 
 def test_an_account_needs_no_lock(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from immured.errors import ImmuredError
 from immured.host.check import Check, Status
 from immured.host.doctor import Daemon, Report, examine
 from immured.host.ids import SLOT_SIZE
+from immured.host.probes_ids import is_running
 
 __all__ = ["doctor"]
 
@@ -39,8 +40,8 @@ def doctor(ctx: click.Context, state: str, as_json: bool) -> None:
 
 
 def _daemon(state: Path) -> Daemon:
-    """What its configuration says of ids, where there is one that can be read."""
-    from immured.service.broker_user import find_user
+    """What its configuration says of ids, where there is one that can be read, and what others have left."""
+    from immured.service.broker_user import ID_LOCKS, find_user, free_user
     from immured.service.config import Config, load_config
 
     try:
@@ -48,6 +49,8 @@ def _daemon(state: Path) -> Daemon:
         base, count = config.slot_base, config.slot_count
         slots = None if base is None or count is None else range(base, base + count * SLOT_SIZE)
         user = find_user(config.user, state.resolve(), slots or range(0))
+        if not is_running(state):  # else its own id is among those that are taken
+            user = free_user(ID_LOCKS, user)
     except (ImmuredError, OSError) as error:
         return Daemon(state, problem=str(error))
     return Daemon(state, slots, user.uid, user.name)

@@ -24,6 +24,7 @@ __all__ = [
     "Claim",
     "broker",
     "ids",
+    "is_running",
     "launchers",
     "named",
     "overlapping",
@@ -205,7 +206,7 @@ def broker(state: Path, uid: int | None, name: str, problem: str, proc: Path = P
     pid = _daemon(state)
     fields = dict(line.split(":\t", 1) for line in _lines(proc / str(pid) / "status") if ":\t" in line) if pid else {}
     if not fields:
-        return Check("broker.user", Status.OK, f"becomes {said}", facts=facts, stands=True)
+        return Check("broker.user", Status.OK, f"becomes {said}, for {state}", facts=facts, stands=True)
     now = int(fields["Uid"].split()[0])
     bare = all(int(fields[kind], 16) == 0 for kind in ("CapPrm", "CapEff", "CapBnd")) and fields["Seccomp"] == "2"
     facts |= {"pid": pid, "running_uid": now, "confined": bare}
@@ -218,6 +219,11 @@ def broker(state: Path, uid: int | None, name: str, problem: str, proc: Path = P
         "broker.user", Status.OK, f"process {pid} runs as uid {now}, without a capability, behind its filter",
         facts=facts, stands=True,
     )  # fmt: skip
+
+
+def is_running(state: Path) -> bool:
+    """Whether a daemon of this state directory runs."""
+    return _daemon(state) != 0
 
 
 def _daemon(state: Path) -> int:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from immured.errors import ConfigurationError
 from immured.host.ids import BROKER_IDS, SLOT_BASE, preferred_broker_id
 
-__all__ = ["ACCOUNT", "User", "find_user", "lock_id"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ACCOUNT", "ID_LOCKS", "User", "find_user", "free_user", "lock_id"]
 
 ACCOUNT: Final = "immured"
+ID_LOCKS: Final = Path("/run/immured")
+"""Where every daemon of this host locks the ids that it takes."""
+_LOCKS: Final = "brokers.lock"
+_FLOCK: Final = "hhqqi4x"  # struct flock, where a long has 64 bits
 _NOBODY: Final = 65_534
 _MOST: Final = (1 << 32) - 2  # 2^32 - 1 means nobody in particular to every system call
 
@@ -66,10 +74,8 @@ def lock_id(directory: Path, user: User) -> tuple[User, int | None]:
     if user.uid not in BROKER_IDS:
         return user, None
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    fd = os.open(directory / "brokers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    first = BROKER_IDS.index(user.uid)
-    for step in range(16):
-        place = (first + step) % len(BROKER_IDS)
+    fd = os.open(directory / _LOCKS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    for place in _places(user):
         uid = BROKER_IDS[place]
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
@@ -80,7 +86,37 @@ def lock_id(directory: Path, user: User) -> tuple[User, int | None]:
             continue
         return User(uid, uid), fd
     os.close(fd)
-    raise _refused(f"the ids from {user.uid} on are all taken")
+    raise _all_taken(user)
+
+
+def free_user(directory: Path, user: User) -> User:
+    """Who `lock_id` would make of `user` now. Nothing is taken; of a directory that is not ours to read, `user`."""
+    if user.uid not in BROKER_IDS:
+        return user
+    try:
+        fd = os.open(directory / _LOCKS, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return user
+    try:
+        for place in _places(user):
+            uid = BROKER_IDS[place]
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+            kind, *_ = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+            if kind == fcntl.F_UNLCK and not _numbered(uid).name:
+                return User(uid, uid)
+    finally:
+        os.close(fd)
+    raise _all_taken(user)
+
+
+def _places(user: User) -> Iterator[int]:
+    """The place of its id within BROKER_IDS, and the next ones."""
+    first = BROKER_IDS.index(user.uid)
+    return ((first + step) % len(BROKER_IDS) for step in range(16))
+
+
+def _all_taken(user: User) -> ConfigurationError:
+    return _refused(f"the ids from {user.uid} on are all taken")
 
 
 def _account(name: str) -> User | None:

@@ -22,7 +22,7 @@ from immured.host.quota import volume_means
 from immured.isolation.launcher import Connection, Launcher, Settings
 from immured.ledger.exports.place import Place
 from immured.service import privilege
-from immured.service.broker_user import User, find_user, lock_id
+from immured.service.broker_user import ID_LOCKS, User, find_user, lock_id
 from immured.service.config import Config, load_config
 from immured.service.context import now_ms
 from immured.service.exporting import Exporter, start_exporter
@@ -39,7 +39,6 @@ __all__ = ["Launched", "Options", "become_launcher", "launch"]
 _LAUNCHER_WAIT_S: Final = 15.0
 _JOIN_WAIT_S: Final = 20.0
 _JOIN_POLL_S: Final = 0.05
-_ID_LOCKS: Final = Path("/run/immured")
 _PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -203,13 +202,13 @@ def _take_slots(
     if config.slot_base is not None and config.slot_count is not None:
         return range(config.slot_base, config.slot_base + config.slot_count * SLOT_SIZE), ()
     preferred = hashlib.sha256(os.fsencode(paths.root)).digest()[0]
-    base, lock = lock_slots(_ID_LOCKS, preferred)
+    base, lock = lock_slots(ID_LOCKS, preferred)
     held.callback(os.close, lock)
     return range(base, base + SLOTS_PER_BLOCK * SLOT_SIZE), (lock,)
 
 
 def _take_user(config: Config, paths: Paths, slots: range, held: contextlib.AsyncExitStack) -> User:
-    user, id_lock = lock_id(_ID_LOCKS, find_user(config.user, paths.root.resolve(), slots))
+    user, id_lock = lock_id(ID_LOCKS, find_user(config.user, paths.root.resolve(), slots))
     if id_lock is not None:
         _hold(held, id_lock)
     return user
