@@ -77,7 +77,7 @@ def test_a_fork_a_rollback_and_a_rewritten_log_are_refused(witness: Process) -> 
 
 @pytest.mark.parametrize("rounds", [12])
 def test_killed_at_any_time_it_remembers_what_it_cosigned(place: Path, rounds: int) -> None:
-    log, chance = Log().grow(1000), random.Random(7)
+    log, chance = Log().grow(4000), random.Random(7)
     witness = Process(place / "state")
     trust(witness, log)
     told = 0
