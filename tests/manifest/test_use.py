@@ -114,6 +114,35 @@ def test_any_other_words_are_denied_and_named(argv: list[str], named: str) -> No
     assert refused.value.message == f"the manifest 'narrow' is not for the command {named}"
 
 
+@pytest.mark.parametrize(
+    ("argv", "remedy"),
+    [
+        (["git", "push"], "it is for 'git status', 'git log --oneline *', 'git diff ...', 'make ...'"),
+        (["sh"], "it is for 'make ...', 'git status', 'git log --oneline *', 'git diff ...'"),
+    ],
+)
+def test_who_is_denied_is_told_what_it_is_for(argv: list[str], remedy: str) -> None:
+    with pytest.raises(Refused) as refused:
+        permits(manifest(command={"allow": ["make", GIT]}), [word.encode() for word in argv])
+    assert refused.value.remedy == f"{remedy}; or name another manifest"
+
+
+def test_of_a_program_without_arguments_nothing_else_is_told() -> None:
+    bare = manifest(command={"allow": [{"program": "id", "arguments": [[]]}]})
+    with pytest.raises(Refused) as refused:
+        permits(bare, [b"sh"])
+    assert refused.value.remedy == "it is for 'id'; or name another manifest"
+
+
+def test_what_it_is_for_is_told_within_bounds_and_without_control_characters() -> None:
+    hostile = [{"program": f"p{n}\x1b[2J\n\u202e" + "x" * 3000, "arguments": [["y" * 90], ["z"]]} for n in range(60)]
+    with pytest.raises(Refused) as refused:
+        permits(manifest(command={"allow": hostile}), [b"sh"])
+    assert refused.value.remedy.isprintable()
+    assert len(refused.value.remedy) < 1000
+    assert ", and more; or name another manifest" in refused.value.remedy
+
+
 def test_one_entry_of_several_is_enough() -> None:
     both = manifest(command={"allow": [GIT, {"program": "git", "arguments": [["fetch"]]}]})
     permits(both, [b"git", b"fetch"])

@@ -74,6 +74,9 @@ def test_a_signed_file_that_is_not_loaded_is_not_run(immure: Line, file: str) ->
     said = immure("run", "--manifest", file, "--", "/bin/echo", status=125)
     assert f"immure: unknown_manifest: no manifest {digest_of(immure, file)!r} is loaded" in said
     assert "remedy: load it: immure manifest load FILE" in said
+    assert "; or send it whole, as the command line does where no FILE.sig is beside FILE" in said
+    (immure.here / f"{file}.sig").unlink()
+    assert immure("run", "--manifest", file, "--", "/bin/echo", "whole") == "whole\n"
 
 
 def test_a_file_that_was_changed_since_is_not_run(immure: Line, file: str) -> None:

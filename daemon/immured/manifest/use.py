@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from immured.errors import Refused
-from immured.manifest.words import fits
+from immured.manifest.words import REST, fits
 from immured.wire.strict import shown
 
 if TYPE_CHECKING:
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from immured.manifest.schema import Command, Manifest, Program
 
 __all__ = ["check_manifest", "check_use", "permits", "permits_program", "programs"]
+
+
+_MAX_LISTED: Final = 8
+_MAX_SHOWN: Final = 80
 
 
 def check_use(manifest: Manifest, argv: Sequence[bytes], persona: str | None, tenant: str) -> None:
@@ -30,7 +34,12 @@ def permits(manifest: Manifest, argv: Sequence[bytes]) -> None:
     words = argv[:1]
     if any(one.name == argv[0] for one in allow):
         words = argv[:16]  # what is wrong is among the arguments
-    raise _denied(manifest, "command.allow", f"the command {shown(_line(words), 200)}")
+    raise Refused(
+        "denied",
+        f"the manifest {manifest.name!r} is not for the command {shown(_line(words), 200)}",
+        f"it is for {_listed(sorted(allow, key=lambda one: one.name != argv[0]))}; or name another manifest",
+        details={"field": "command.allow", "manifest": manifest.digest},
+    )
 
 
 def programs(
@@ -80,6 +89,16 @@ def _searched(command: Command) -> list[bytes]:
 
 def _line(words: Sequence[bytes]) -> str:
     return b" ".join(words).decode("utf-8", "backslashreplace")
+
+
+def _listed(allow: Sequence[Program]) -> str:
+    """What may be ordered, in the words of docs/manifest.md: the first few, each bounded and escaped."""
+    each = [
+        shown(_line((one.name, *words)), _MAX_SHOWN)
+        for one in allow
+        for words in (one.arguments or ((REST,),))[:_MAX_LISTED]
+    ]
+    return ", ".join(each[:_MAX_LISTED]) + (", and more" if len(each) > _MAX_LISTED else "")
 
 
 def _denied(manifest: Manifest, field: str, what: str) -> Refused:

@@ -194,8 +194,8 @@ class ManifestStore:
         return Refused(
             "unknown_manifest",
             f"no manifest {shown(digest, 80)} is loaded",
-            "load it: immure manifest load FILE (`immure manifest list` shows those that are); or send it inline, as a "
-            "map",
+            "load it: immure manifest load FILE (`immure manifest list` shows those that are); or send it whole, as "
+            "the command line does where no FILE.sig is beside FILE",
         )
 
     def _use(self, held: _Held, now_ms: int) -> Loaded:
