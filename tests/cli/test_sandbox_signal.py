@@ -10,14 +10,23 @@ from immured import Client
 from immured.client import Sandbox
 from immured.client.throwaway import ThrowawayDaemon
 from tests.cli.conftest import PYTHON, Said, say
-from tests.daemon import client, daemon
 from tests.patience import until
-
-__all__ = ["client", "daemon"]
 
 pytestmark = pytest.mark.needs_root
 
 TRAPS = "trap 'echo told; exit 5' TERM; echo ready; while :; do read -rt 0.05; done"
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[ThrowawayDaemon]:
+    with ThrowawayDaemon() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(daemon: ThrowawayDaemon) -> Iterator[Client]:
+    with daemon.client() as connected:
+        yield connected
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, ParamSpec, Self
 
@@ -13,11 +13,7 @@ import pytest
 from immured import AsyncClient
 from immured.client.opening import Opening
 from immured.client.throwaway import ThrowawayDaemon
-from tests.daemon import daemon
 from tests.patience import PATIENCE_S
-
-__all__ = ["daemon"]
-
 
 P = ParamSpec("P")
 
@@ -84,7 +80,7 @@ async def test_it_can_be_a_task() -> None:
     thing = Thing()
     assert await asyncio.create_task(opening(thing)) is thing
     assert list(await asyncio.gather(opening(thing), opening(thing))) == [thing, thing]
-    assert await asyncio.wait_for(opening(thing), 60) is thing
+    assert await asyncio.wait_for(opening(thing), PATIENCE_S) is thing
 
 
 @within
@@ -100,6 +96,12 @@ async def test_a_task_can_be_cancelled() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.fixture
+def daemon() -> Iterator[ThrowawayDaemon]:
+    with ThrowawayDaemon() as running:
+        yield running
 
 
 @pytest.mark.needs_root
