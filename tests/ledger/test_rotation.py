@@ -517,7 +517,7 @@ def test_descriptors_do_not_pile_up(tmp_path: Path) -> None:
         for _ in range(30):
             fill(ledger, 3)
             until_short(tmp_path, 1_000)
-        assert len(descriptors(tmp_path)) <= len(before) + 1
+        until(lambda: len(descriptors(tmp_path)) <= len(before) + 1)  # what was sealed last is being looked at
     storage = PosixStorage(tmp_path / "ledger")
     assert len(storage.open_log().parts()) > 10
 
