@@ -52,6 +52,26 @@ def test_what_is_wider_or_not_understood_is_refused(limits: Any, message: str) -
     assert (refused.value.code, refused.value.message) == ("bad_argument", message)
 
 
+@pytest.mark.parametrize(
+    ("limits", "remedy"),
+    [
+        ({"memory": "10"}, "did you mean '10M'?"),
+        ({"memory": 10}, "did you mean '10M'?"),
+        ({"disk": "64"}, "did you mean '64M'?"),
+        ({"memory": "0"}, ""),
+        ({"memory": "512K"}, ""),
+        ({"memory": "9" * 19 + "T"}, ""),
+        ({"memory": "9" * 19}, ""),
+        ({"pids": "0"}, ""),
+    ],
+)
+def test_who_left_the_unit_away_is_asked_whether_he_meant_one(limits: Any, remedy: str) -> None:
+    with pytest.raises(Refused) as refused:
+        tighten(default_manifest(), limits)
+    assert "it may be" in refused.value.message
+    assert refused.value.remedy == remedy
+
+
 def test_a_name_that_is_no_limits_is_an_unknown_field() -> None:
     with pytest.raises(Refused) as refused:
         tighten(default_manifest(), {"memroy": 1})

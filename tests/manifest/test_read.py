@@ -269,7 +269,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "too little memory": (
         {"limits": {"memory": 4096}},
         "manifest.limits.memory is '4096'; it may be 1M to 1024T",
-        "",
+        "did you mean '4096M'?",
     ),
     "no memory limit": (
         {"limits": {"memory": "none"}},

@@ -52,6 +52,7 @@ _MAX_ARGUMENT: Final = 128 * 1024 - 1  # the kernel's bound on one string, MAX_A
 _MAX_COMMAND: Final = 1 << 20
 _UMASK: Final = 0o022
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
+_REMEDY: Final = "see docs/protocol.md, run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +237,9 @@ def check_path(what: str, value: bytes) -> bytes:
     try:
         return path_of(value)
     except ValueError as error:
-        raise _bad(what, f"{what} holds {show(value)}, which {error}") from None
+        remedy = _REMEDY if value.startswith(b"/") else "write it from / on, as it is called inside: /work/src, not src"
+        raise _bad(what, f"{what} holds {show(value)}, which {error}", remedy) from None
 
 
-def _bad(what: str, message: str) -> Refused:
-    return Refused("bad_argument", message, "see docs/protocol.md, run", details={"field": what})
+def _bad(what: str, message: str, remedy: str = _REMEDY) -> Refused:
+    return Refused("bad_argument", message, remedy, details={"field": what})

@@ -134,8 +134,17 @@ def _limit(fields: Fields, name: str) -> int | None:
     number = _number(fields, name, kind, value)
     if not kind.low <= number <= kind.high:
         low, high = kind.show(kind.low), kind.show(kind.high)
-        raise fields.wrong(name, f"is {shown(str(value))}; it may be {low} to {high}")
+        raise fields.wrong(name, f"is {shown(str(value))}; it may be {low} to {high}", _with_unit(kind, value))
     return number
+
+
+def _with_unit(kind: _Kind, value: object) -> str:
+    """What was probably meant by a size of a few bytes: a remedy, or nothing."""
+    text = str(value)
+    if kind.read is not size_of or not (text.isascii() and text.isdecimal()):
+        return ""
+    meant = f"{text}M"
+    return f"did you mean {meant!r}?" if len(text) < 8 and kind.low <= size_of(meant) <= kind.high else ""
 
 
 def _number(fields: Fields, name: str, kind: _Kind, value: object) -> int:

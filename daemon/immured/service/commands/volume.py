@@ -9,6 +9,7 @@ from typing import Final
 
 from immured.errors import ImmuredError, Refused
 from immured.identity.keyring import check_label
+from immured.manifest.units import show_size
 from immured.service.commands import CommandSpec
 from immured.service.context import Service
 from immured.service.recorded import recorded
@@ -20,6 +21,7 @@ from immured.wire.strict import take
 __all__ = ["COMMANDS"]
 
 _BYTES: Final = 1 << 30
+_MOST_BYTES: Final = 1 << 50
 _BYTES_A_FILE: Final = 16 << 10
 _MOST_FILES: Final = 1 << 31
 _changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -30,7 +32,15 @@ async def create(service: Service, request: Request) -> Answer:
     """args: `name`, and optionally `bytes` (1 GiB) and `files` (one to 16 KiB): its bounds. result: the volume."""
     fields = take(request.command.args, "args", ("name", "bytes", "files"))
     name = check_label(fields.required("name", str), "args.name")
-    size = fields.integer("bytes", LEAST_BYTES, 1 << 50) or _BYTES
+    asked = fields.optional("bytes", int)
+    size = _BYTES if asked is None else asked
+    if not LEAST_BYTES <= size <= _MOST_BYTES:
+        raise fields.wrong(
+            "bytes",
+            f"is {size}; it may be {LEAST_BYTES} to {_MOST_BYTES}",
+            f"a volume holds {show_size(LEAST_BYTES)} to {show_size(_MOST_BYTES)}: `immure volume create NAME --size "
+            f"{show_size(LEAST_BYTES)}`",
+        )
     files = fields.integer("files", LEAST_FILES, _MOST_FILES) or max(LEAST_FILES, size // _BYTES_A_FILE)
     tenant, volumes = request.actor.tenant, service.storage.volumes
     place = request.warrant.place()
