@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from immured import Client
+from immured.client import Refusal
+from immured.client.elevation import Proposals
 from immured.client.throwaway import ThrowawayDaemon
 from immured.manifest.builtin import parse_toml
 from immured.wire.keys import PrivateKey
@@ -31,7 +33,7 @@ def other(client: Client, daemon: ThrowawayDaemon, tmp_path: Path) -> Iterator[C
     """Another admin's key."""
     key = PrivateKey.generate()
     (tmp_path / "other.pem").write_bytes(key.to_pem())
-    client.key_add("other", key.public, role="admin")
+    client.key_add(f"other-{key.public.raw.hex()[:8]}", key.public, role="admin")
     with daemon.client(tmp_path / "other.pem") as connected:
         yield connected
     client.call("key.revoke", {"key": key.id})
@@ -75,3 +77,25 @@ def test_what_adds_much_waits_for_another(
     )
     said = immure("manifest", "load", file.name)
     assert said.splitlines()[-1] == f"{parse_toml(file.read_bytes()).digest}  loaded"
+
+
+def test_who_loads_it_is_not_who_approves_what_it_adds(
+    immure: Line, daemon: ThrowawayDaemon, controlled: None, client: Client, other: Client
+) -> None:
+    """Another proposed it: the approval of the key that loads it is none, whoever else may load it has it."""
+    file = immure.here / "reaching.toml"
+    file.write_text('schema = 1\nname = "reaching"\n[filesystem]\nwrite = ["/srv/out"]\n')
+    immure.sign(file.name)
+    signatures = file.with_name(file.name + ".sig").read_bytes()
+    args = {"manifest": file.read_bytes(), "signatures": signatures}
+    runner = PrivateKey.generate()
+    client.key_add("proposer", runner.public, role="runner")
+    with Client(daemon.socket, runner, daemon.daemon_key.read_bytes()) as proposing:
+        made = Proposals(proposing).create("manifest.load", args, reason="a place for what is built")
+    Proposals(client).approve(made.id, made.digest)
+    with pytest.raises(Refusal, match="approval_required"):
+        client.call("manifest.load", args)
+    assert "another key" in immure("manifest", "load", file.name, status=1)
+    other.call("manifest.load", args)
+    with pytest.raises(Refusal, match="not_found"):
+        Proposals(client).show(made.id)
