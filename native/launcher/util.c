@@ -35,11 +35,12 @@ void imd_drop(int *fds, size_t count)
   const bool slow = may_linger(fds, count);
   const struct sigaction waken = {.sa_handler = wake_up, .sa_flags = SA_RESTART};
   const struct itimerval often = {{0, ALARM_US}, {0, ALARM_US}}, never = {{0, 0}, {0, 0}};
+  struct sigaction usual;
   sigset_t alarm, before;
   if (slow) {
     sigemptyset(&alarm);
     sigaddset(&alarm, SIGALRM);
-    sigaction(SIGALRM, &waken, NULL);
+    sigaction(SIGALRM, &waken, &usual);
     sigprocmask(SIG_UNBLOCK, &alarm, &before);
     setitimer(ITIMER_REAL, &often, NULL);
   }
@@ -48,6 +49,8 @@ void imd_drop(int *fds, size_t count)
   if (slow) {
     setitimer(ITIMER_REAL, &never, NULL);
     sigprocmask(SIG_SETMASK, &before, NULL);
+    /* What is forked from here on has none of ours: before its exec a payload would take an alarm for nothing. */
+    sigaction(SIGALRM, &usual, NULL);
   }
   errno = saved;
 }

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import struct
 import tempfile
 import time
@@ -244,6 +245,22 @@ def test_a_signal_before_its_first_instruction_waits_for_that(
         assert state_of(payload) == "S"
         run = one.go().exited()
         assert (run.cause, run.si_status) == (Cause.SIGNALED, early[-1])
+
+
+def test_no_signal_that_comes_before_its_program_is_caught_by_ours(sandbox: Sandbox, subtree: Path) -> None:
+    """Who closed a socket that may linger was woken by alarms meanwhile, and forks no handler of them."""
+    one, other = socket.socketpair()
+    with one, other:
+        sandbox.order(Wish(["true"]), [one.fileno()] * 3).go().exited()
+    with Pipes(b"") as pipes:
+        waits = sandbox.order(Wish(["true"]), pipes.theirs)
+        pipes.close_theirs()
+        execs = subtree / "tenants" / "tests" / sandbox.name / "execs"
+        until(lambda: bool(members(execs)))
+        [payload] = members(execs)
+        status = Path(f"/proc/{payload}/status").read_text().splitlines()
+        assert [int(line.split()[1], 16) for line in status if line.startswith("SigCgt:")] == [0]
+        waits.go().exited()
 
 
 def test_a_signal_that_does_not_exist_is_passed_over(sandbox: Sandbox) -> None:
