@@ -32,7 +32,7 @@ from immured.ledger.verify import verify_file
 from immured.ledger.writer import GroupCommit
 from tests.ledger.sample import ACTOR, DAEMON, bells, created, opened
 from tests.ledger.test_faults import Model
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, until
 
 
 def entry(ledger: Ledger, **options: Any) -> Pending:
@@ -419,6 +419,16 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         monkeypatch.setattr(threading.Thread, "start", started)
 
     return without
+
+
+def test_who_takes_the_turn_first_keeps_nobody_from_what_is_due(state: Path) -> None:
+    """He tells the listener what the thread that follows then hears nothing of, and it sleeps until it does."""
+    with Ledger.open(state, checkpoint_seconds=0.01) as ledger:
+        for _ in range(30):
+            ledger.entry("run.intent", ACTOR, {}).wait(PATIENCE_S)
+            with ledger.turn():  # sooner, nearly always, than the one who follows wakes up
+                size = ledger.durable.tree.size
+            until(lambda size=size: ledger.durable.signed >= size)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", ["immured-disk", "immured-ledger"])

@@ -138,9 +138,12 @@ def test_one_found_wrong_is_made_anew_with_the_next_checkpoint(state: Path) -> N
         (state / "ledger" / "tree" / "00").write_bytes(bytes(32 * 101))
         keeper(ledger).amiss()
         append(ledger, 1)
-        until(
-            lambda: keeper(ledger)._thread
-        )  # from when it is begun anew; who took turns to look would hold up the next
+
+        def is_begun() -> bool:
+            with ledger.turn():
+                return not keeper(ledger)._amiss
+
+        until(is_begun)
         caught_up(ledger)
     assert_proves(state, 103)
 

@@ -131,15 +131,20 @@ class GroupCommit:
     def turn(self) -> Iterator[None]:
         """Nobody writes, and the listener is not called, meanwhile: it was told of all that is durable. What is
         submitted waits."""
-        with self._turns():
-            if not self._dead:
-                try:
-                    self._settle()
-                except BaseException as error:
-                    self._fail(error)
-                    raise
-            yield
-        self.rouse()
+        told = False
+        try:
+            with self._turns():
+                if not self._dead:
+                    try:
+                        told = self._settle()
+                    except BaseException as error:
+                        self._fail(error)
+                        raise
+                yield
+        finally:
+            self.queue.rouse(
+                told
+            )  # the thread that follows hears nothing of that, and may have to act
 
     @contextlib.contextmanager
     def _turns(self) -> Iterator[None]:
@@ -216,10 +221,10 @@ class GroupCommit:
         self._swift = self.queue.took_s < _SWIFT_S
         self._settle()
 
-    def _settle(self) -> None:
-        """With `_listening`: the listener is told of what is durable."""
+    def _settle(self) -> bool:
+        """With `_listening`: the listener is told of what is durable; whether anything was."""
         if self._behind:
-            return
+            return False
         try:
             done = self.queue.collect()
             if done is not None:
@@ -228,6 +233,7 @@ class GroupCommit:
         except BaseException:
             self._behind = True
             raise
+        return done is not None
 
     def _commit_slowly(self, data: bytes, leaves: bytes) -> None:
         self._write(data)
@@ -270,6 +276,7 @@ class GroupCommit:
                         self._commit()
                 except BaseException as error:  # noqa: BLE001  whatever ends this thread, all who wait must hear of it
                     self._fail(error)
+            self.queue.rouse(True)  # as after `turn`
 
     def _follow(self) -> None:
         while True:
