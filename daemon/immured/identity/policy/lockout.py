@@ -51,15 +51,15 @@ def _unfulfilled(
 ) -> Refused | None:
     """What some of these keys may do, some of them must be able to propose, and enough others than who gives it and who
     proposed it to approve."""
-    givers = {_line(record) for record in keys if _is_able(decider, record, permission, now_ms)}
-    if not givers:
-        return None
     whole = PERMISSIONS[permission] is TargetKind.HOST  # then so are proposals of it, to all but those who make them
     voices = {
         _line(record)
         for record in keys
         if _approves(decider, record, control) and _is_able(decider, record, "proposal.approve", now_ms, whole=whole)
     }
+    givers = _able(decider, keys, permission, voices, now_ms)
+    if not givers:
+        return None
     details = {"control": control.name, "permission": permission, "approvals": control.approvals}
     if len(voices) - int(givers <= voices) < control.approvals:
         return Refused(
@@ -69,7 +69,7 @@ def _unfulfilled(
             "add keys first whose roles are among its `approvers`, and may 'proposal.approve'",
             details=details,
         )
-    proposers = {_line(record) for record in keys if _is_able(decider, record, "proposal.create", now_ms)}
+    proposers = _able(decider, keys, "proposal.create", voices, now_ms)
     if not proposers or len(voices) - _fewest_lost(voices, givers, proposers) < control.approvals:
         return Refused(
             CODE,
@@ -79,6 +79,16 @@ def _unfulfilled(
             details=details,
         )
     return None
+
+
+def _able(decider: Decider, keys: list[KeyRecord], permission: str, voices: set[str], now_ms: int) -> set[str]:
+    """The lines of keys that may do it: all that are among these voices; but if one is not, that one will do."""
+    for record in keys:
+        if _line(record) not in voices and _is_able(decider, record, permission, now_ms):
+            return {_line(record)}
+    return {
+        _line(record) for record in keys if _line(record) in voices and _is_able(decider, record, permission, now_ms)
+    }
 
 
 def _fewest_lost(voices: set[str], givers: set[str], proposers: set[str]) -> int:
