@@ -78,9 +78,7 @@ def wait_for(condition: object, seconds: float = PATIENCE_S) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(580)  # several times as long as it takes
-def test_kills_under_load_lose_nothing_and_leave_nothing(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_kills_under_load_lose_nothing_and_leave_nothing(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     state = tmp_path / "state"
     ThrowawayDaemon.immure("init", "--state", str(state))
     before = leftovers(state)
