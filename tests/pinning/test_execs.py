@@ -17,8 +17,9 @@ from immured.client.errors import Refusal
 from immured.client.sandbox import Sandbox
 from immured.client.sandbox_questions import Terminal
 from immured.client.throwaway import ThrowawayDaemon
+from tests.descriptors import descriptors
 from tests.entries import entries_in
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, until
 from tests.pinning.conftest import digest, manifest, row
 
 pytestmark = pytest.mark.needs_root
@@ -64,6 +65,20 @@ def test_a_detached_exec(sandbox: Sandbox, daemon: ThrowawayDaemon) -> None:
     accepted = [entry for entry in entries_in(daemon.state) if entry["type"] == "exec.accepted"]
     [intent] = [entry for entry in accepted if entry["data"].get("exec") == one.id]
     assert [row["path"] for row in intent["data"]["executables"]] == ["/usr/bin/sh"]
+
+
+def test_detached_execs_that_are_not_allowed_leave_nothing_open(sandbox: Sandbox, daemon: ThrowawayDaemon) -> None:
+    sandbox.exec(["sh", "-c", "printf '#!/usr/bin/awk -f\\n' > /tmp/w/script; chmod +x /tmp/w/script"])
+
+    def held() -> int:
+        """What only a detached exec has: its log's memory and its bell."""
+        return sum("immured-log" in one or "eventfd" in one for one in descriptors(daemon.pid))
+
+    before = held()
+    for _ in range(20):
+        with pytest.raises(Refusal):
+            sandbox.start(["/tmp/w/script"])
+    until(lambda: held() <= before + 1)  # a loop's own, which may be there from now on
 
 
 def test_a_detached_exec_that_is_not_allowed(sandbox: Sandbox) -> None:

@@ -37,6 +37,8 @@ def soak(rounds: int, seconds: float, rest: float, say: object = None) -> tuple[
             looks.append(held(daemon.state, daemon.pid))
             if callable(say):
                 say(f"{number + 1}/{rounds}: {looks[-1].to_map()}", flush=True)
+        # Nobody was answered by those: what they left undone may be too little to be seen to grow.
+        load.failures += [line for line in daemon.log.read_text().splitlines() if "a task failed" in line]
     return looks, load
 
 

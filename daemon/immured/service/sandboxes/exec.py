@@ -75,8 +75,8 @@ class Exec:
         self.let_go_of_log()
 
     def let_go_of_log(self) -> None:
-        """One reader less."""
-        if self.forgotten and not self.attached and self.log is not None:
+        """One reader less, or it is over: until then its end is still to be told, however soon it was forgotten."""
+        if self.forgotten and not self.attached and not self.live and self.log is not None:
             self.log.close()
 
     def to_map(self) -> dict[str, object]:

@@ -99,6 +99,7 @@ class LiveExec:
         one.over.set()
         if one.log is not None:
             one.log.wake()
+        one.let_go_of_log()
         _forget_oldest(self.sandbox)
 
 
@@ -321,6 +322,7 @@ async def _begin_kept(
                 (await ending).close()
             live.close(None)
             sandbox.execs.pop(one.id, None)
+            one.forget()
             _let_go(one)
             raise
         request.acted = True
