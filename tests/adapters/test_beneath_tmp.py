@@ -7,8 +7,10 @@ import json
 import pytest
 
 from immured.adapters.codex import import_codex
+from immured.adapters.imported import Imported
 from immured.adapters.srt import import_srt
 from immured.adapters.standing import with_cwd
+from tests.adapters.test_codex import ROOT, entry, profile
 from tests.adapters.told import Told, filesystem, verdicts
 
 WRITES = '{"type": "workspace-write", "network_access": false}'
@@ -59,6 +61,22 @@ def test_what_is_hidden_stays_hidden(host: Told) -> None:
     imported = with_cwd(import_srt(settings(denyRead=["/tmp/work"]), host), host)
     assert filesystem(imported)["hide"] == ["/tmp/work"]
     assert "read" not in filesystem(imported)
+
+
+def denied(host: Told) -> dict[str, Imported]:
+    shut, other = entry("/tmp", "none"), entry("/tmp/other", "read")
+    return {
+        "srt": import_srt(settings(denyRead=["/tmp"]), host),
+        "srt, but for one": import_srt(settings(denyRead=["/tmp"], allowRead=["/tmp/other"]), host),
+        "Codex": import_codex(profile(ROOT, shut), host),
+        "Codex, but for one": import_codex(profile(ROOT, shut, other), host),
+    }
+
+
+@pytest.mark.parametrize("policy", ["srt", "srt, but for one", "Codex", "Codex, but for one"])
+def test_where_tmp_itself_is_denied_nothing_of_it_is_read(host: Told, policy: str) -> None:
+    imported = denied(host)[policy]
+    assert with_cwd(imported, host) == imported
 
 
 def test_elsewhere_nothing_is_added() -> None:

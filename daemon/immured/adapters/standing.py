@@ -22,8 +22,8 @@ def with_cwd(imported: Imported, host: Surroundings) -> Imported:
     if filesystem["root"] != "/" or not any(beneath(cwd, one) and cwd != one for one in _PRIVATE):
         return imported
     placed = [place for kind in ("read", "write", "tmpfs") for place in _places(filesystem, kind)]
-    covers = [one for one in (*placed, *_places(filesystem, "hide")) if one not in _PRIVATE]
-    if any(beneath(cwd, one) for one in covers) or host.kind(cwd) != "directory":
+    there = [one for one in placed if one not in _PRIVATE]
+    if any(beneath(cwd, one) for one in (*there, *_denied(filesystem))) or host.kind(cwd) != "directory":
         return imported
     read = [*cast("Sequence[object]", filesystem.get("read", ())), cwd]
     said = Finding("the current directory", "maps", f"{cwd} is read; nothing else of the host's /tmp is there")
@@ -32,6 +32,14 @@ def with_cwd(imported: Imported, host: Surroundings) -> Imported:
         manifest={**imported.manifest, "filesystem": {**filesystem, "read": read}},
         findings=(*imported.findings, said),
     )
+
+
+def _denied(filesystem: Mapping[str, object]) -> list[str]:
+    """What the policy shows empty, /tmp itself too: hidden, or a directory of which nothing else than is named is let
+    through, which nobody writes."""
+    tmpfs = cast("Sequence[object]", filesystem.get("tmpfs", ()))
+    shut = [one for one in tmpfs if isinstance(one, Mapping) and one.get("mode") == "0555"]
+    return [*_places(filesystem, "hide"), *(str(one["path"]) for one in shut)]
 
 
 def _places(filesystem: Mapping[str, object], kind: str) -> list[str]:
