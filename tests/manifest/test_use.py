@@ -143,6 +143,14 @@ def test_what_it_is_for_is_told_within_bounds_and_without_control_characters() -
     assert ", and more; or name another manifest" in refused.value.remedy
 
 
+@pytest.mark.parametrize(("count", "more"), [(8, False), (9, True), (30, True)])
+def test_that_a_program_may_be_ordered_in_more_ways_than_are_told_is_said(count: int, more: bool) -> None:
+    git = {"program": "git", "arguments": [[f"way{number}"] for number in range(count)]}
+    with pytest.raises(Refused) as refused:
+        permits(manifest(command={"allow": [git]}), [b"git", b"push"])
+    assert ("'git way7', and more;" in refused.value.remedy) is more
+
+
 def test_one_entry_of_several_is_enough() -> None:
     both = manifest(command={"allow": [GIT, {"program": "git", "arguments": [["fetch"]]}]})
     permits(both, [b"git", b"fetch"])

@@ -96,7 +96,7 @@ def _listed(allow: Sequence[Program]) -> str:
     each = [
         shown(_line((one.name, *words)), _MAX_SHOWN)
         for one in allow
-        for words in (one.arguments or ((REST,),))[:_MAX_LISTED]
+        for words in (one.arguments or ((REST,),))[: _MAX_LISTED + 1]
     ]
     return ", ".join(each[:_MAX_LISTED]) + (", and more" if len(each) > _MAX_LISTED else "")
 
