@@ -10,7 +10,7 @@ from immured.adapters.codex import import_codex, import_policy
 from immured.adapters.codex_words import policy_of, read_words
 from immured.errors import Refused
 from immured.manifest.builtin import parse_map
-from tests.adapters.told import Told, filesystem, verdicts
+from tests.adapters.told import LINKS, Told, filesystem, verdicts
 
 ROOT = {"path": {"type": "special", "value": {"kind": "root"}}, "access": "read"}
 HERE = {"path": {"type": "special", "value": {"kind": "project_roots"}}, "access": "write"}
@@ -236,3 +236,13 @@ def test_the_helpers_second_stage_is_refused() -> None:
     words = read_words(["--sandbox-policy", FORMS["by type"], "--apply-seccomp-then-exec", "true"])
     with pytest.raises(Refused, match="second stage"):
         policy_of(words, Told())
+
+
+def test_a_link_beneath_what_is_written_opens_nothing_else() -> None:
+    """A command that could write there made it, and would have the next one write where it leads."""
+    text = '{"type": "workspace-write", "writable_roots": ["/home/ann/project/out"]}'
+    plain = Told(directories={"/home/ann/project/out"})
+    linked = Told(directories={"/home/ann/.ssh"}, links={**LINKS, "/home/ann/project/out": "/home/ann/.ssh"})
+    for host in (plain, linked):
+        assert filesystem(import_codex(text, host))["write"] == ["/home/ann/project"]
+    assert "stricter" in [one.verdict for one in import_codex(text, linked).findings if "link" in one.words]

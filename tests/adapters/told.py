@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from immured.adapters.imported import Imported
 
-__all__ = ["Told", "filesystem", "verdicts"]
+__all__ = ["LINKS", "Told", "filesystem", "verdicts"]
 
 LINKS = {"/bin": "/usr/bin", "/sbin": "/usr/sbin", "/lib": "/usr/lib", "/lib64": "/usr/lib64"}
 

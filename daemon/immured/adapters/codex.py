@@ -92,9 +92,14 @@ def _rule(draft: Draft, whole: dict[str, Rule], path: str, *, full: bool) -> Non
     outer = around.access if around is not None else READ if full else DENY
     inner = [one for other, one in whole.items() if other != path and beneath(other, path)]
     if rule.access == WRITE:
-        placed = draft.placed(draft.host.real(path))  # a directory around it that is written may be none of the host's
+        real = draft.host.real(path)
+        placed = draft.placed(real)  # a directory around it that is written may be none of the host's
         within = outer == WRITE and placed is not None and placed[0] == "write"
-        if not within and draft.writable(path, rule.source, optional=True):
+        if around is not None and outer == WRITE and not beneath(real, draft.host.real(around.path)):
+            draft.stricter(
+                rule.source, "a link that a command before this may have made: where it leads is not written"
+            )
+        elif not within and draft.writable(path, rule.source, optional=True):
             draft.maps(rule.source, "written")
     elif rule.access == READ:
         _readable(draft, rule, outer, inner)
