@@ -12,7 +12,7 @@ from immured.adapters.srt_settings import DEFAULT
 from immured.adapters.srt_words import read_words
 from immured.errors import Refused
 from immured.manifest.builtin import parse_map
-from tests.adapters.told import Told, filesystem, verdicts
+from tests.adapters.told import LINKS, Told, filesystem, verdicts
 
 
 def settings(told: Told | None = None, network: object = None, top: object = None, **files: object) -> Imported:
@@ -96,6 +96,16 @@ def test_what_runs_by_itself_stays_as_it_is() -> None:
 def test_what_is_written_and_denied_as_a_whole_is_not_written() -> None:
     imported = settings(allowWrite=["."], denyWrite=["."])
     assert "write" not in filesystem(imported)
+
+
+def test_a_link_beneath_what_is_written_opens_nothing_else() -> None:
+    """A command that could write there made it, and would have the next one write where it leads."""
+    plain = Told(directories={"/home/ann/project/out"})
+    linked = Told(directories={"/home/ann/.ssh"}, links={**LINKS, "/home/ann/project/out": "/home/ann/.ssh"})
+    for host in (plain, linked):
+        assert filesystem(settings(host, allowWrite=[".", "out"]))["write"] == ["/home/ann/project"]
+    assert any("a link" in one.words for one in settings(linked, allowWrite=[".", "out"]).of("stricter"))
+    assert filesystem(settings(linked, allowWrite=["out"]))["write"] == ["/home/ann/.ssh"]  # nobody inside made it
 
 
 def test_domains_are_lost_and_said_by_name() -> None:

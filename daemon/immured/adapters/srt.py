@@ -97,7 +97,12 @@ def _writing(draft: Draft, settings: Settings) -> None:
     for path, source in sorted(asked, key=lambda one: one[0].count("/")):
         if path in (above(_TEMPORARY), _TEMPORARY):
             continue
-        around = draft.placed(draft.host.real(path))
+        real = draft.host.real(path)
+        outer = [one for one, _ in asked if one != path and beneath(path, one)]
+        if not all(beneath(real, draft.host.real(one)) for one in outer):
+            draft.stricter(source, "a link that a command before this may have made: where it leads is not written")
+            continue
+        around = draft.placed(real)
         if (around is not None and around[0] == "write") or draft.writable(path, source, optional=True):
             draft.maps(source, "written")
     for path, source in _paths(draft, settings.deny_write, "denyWrite"):
