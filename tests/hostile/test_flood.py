@@ -25,7 +25,7 @@ from tests.patience import PATIENCE_S, until
 from tests.peers import connecting_as
 
 SETTLE_S = 1.0
-WINDOW_S = 2.0
+WINDOWS, WINDOW_S = 5, 1.0
 MOST = 0.25
 """Of one processor: so much less signed work is done at most."""
 _uids = itertools.count(61_000)
@@ -57,10 +57,14 @@ def processor_s(pid: int) -> float:
 
 
 def share(daemon: ThrowawayDaemon) -> float:
-    """Of one processor, what the daemon takes while nobody gives orders."""
-    began, before = time.monotonic(), processor_s(daemon.pid)
-    time.sleep(WINDOW_S)
-    return (processor_s(daemon.pid) - before) / (time.monotonic() - began)
+    """Of one processor, what the daemon takes while nobody gives orders: the least that was seen in any window, since a
+    guest charges to whom it runs also what its host took from it meanwhile. A flood leaves none of them out."""
+    least = 1.0
+    for _ in range(WINDOWS):
+        began, before = time.monotonic(), processor_s(daemon.pid)
+        time.sleep(WINDOW_S)
+        least = min(least, (processor_s(daemon.pid) - before) / (time.monotonic() - began))
+    return least
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,7 +15,7 @@ import pytest
 from immured import Client
 
 PYTHON = "/usr/bin/python3"
-WALL = {"wall": "250s"}
+WALL = {"wall": "60s"}
 
 
 def output(client: Client, *command: str, **how: Any) -> str:

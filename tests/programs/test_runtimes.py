@@ -12,7 +12,7 @@ import pytest
 from immured import Client
 
 PYTHON = "/usr/bin/python3"
-WALL = {"wall": "250s"}
+WALL = {"wall": "60s"}
 
 
 def shell(client: Client, script: str, **how: object) -> str:

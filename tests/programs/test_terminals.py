@@ -11,7 +11,7 @@ PYTHON = "/usr/bin/python3"
 
 def output(client: Client, *command: str, stdin: bytes | None = None) -> str:
     """What a command that succeeds wrote to stdout, with plain ends of lines."""
-    result = client.run(command, stdin=stdin, limits={"wall": "250s"})
+    result = client.run(command, stdin=stdin, limits={"wall": "60s"})
     assert (result.cause, result.exit_code) == ("exited", 0), (result, result.stderr.decode())
     return result.stdout.decode().replace("\r\n", "\n")
 
