@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,12 +34,16 @@ class Held:
 
 def held(state: Path, pid: int) -> Held:
     """Of the daemon that serves `state` as process `pid`, now."""
-    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    rows = []
+    for one in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+        # Who ends meanwhile holds nothing: a cell that is collected late, on a busy host.
+        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+            rows.append((_pss(one.pid), _descriptors(one.pid, state / "ledger/tree"), one.num_threads()))
     return Held(
-        memory=sum(_pss(one.pid) for one in processes),
-        descriptors=sum(_descriptors(one.pid, state / "ledger/tree") for one in processes),
-        threads=sum(one.num_threads() for one in processes),
-        processes=len(processes),
+        memory=sum(row[0] for row in rows),
+        descriptors=sum(row[1] for row in rows),
+        threads=sum(row[2] for row in rows),
+        processes=len(rows),
         cgroups=sum(1 for path in choose_cgroup(state).rglob("*") if path.is_dir()),
         mounts=len(Path("/proc/self/mountinfo").read_text().splitlines()),
         disk=sum(_size(path) for path in state.rglob("*") if "ledger" not in path.relative_to(state).parts),
