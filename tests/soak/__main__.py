@@ -34,12 +34,21 @@ def soak(rounds: int, seconds: float, rest: float, say: object = None) -> tuple[
         for number in range(rounds):
             load.run(seconds / rounds)
             time.sleep(rest)
-            looks.append(held(daemon.state, daemon.pid))
+            looks.append(at_rest(daemon, min((look.processes for look in looks), default=0)))
             if callable(say):
                 say(f"{number + 1}/{rounds}: {looks[-1].to_map()}", flush=True)
         # Nobody was answered by those: what they left undone may be too little to be seen to grow.
         load.failures += [line for line in daemon.log.read_text().splitlines() if "a task failed" in line]
     return looks, load
+
+
+def at_rest(daemon: ThrowawayDaemon, processes: int) -> Held:
+    """What it holds once no more of its cells live than at a rest before; as it is, where that does not come. On a busy
+    host a cell that is on its way out, or one that is parked too many, has more descriptors than a leak."""
+    until = time.monotonic() + 20
+    while (look := held(daemon.state, daemon.pid)).processes > processes > 0 and time.monotonic() < until:
+        time.sleep(0.5)
+    return look
 
 
 def grown(looks: list[Held], memory_slack: int = MEMORY_SLACK_KIB) -> list[str]:
