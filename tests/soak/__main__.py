@@ -28,7 +28,7 @@ def main() -> int:
 
 def soak(rounds: int, seconds: float, rest: float, say: object = None) -> tuple[list[Held], Load]:
     """Load for `seconds` in all, in `rounds` parts; what was held after each, the first of which is the warm-up's."""
-    looks = []
+    looks: list[Held] = []
     with ThrowawayDaemon() as daemon:
         load = Load(daemon)
         for number in range(rounds):
