@@ -46,11 +46,17 @@ class Fault:
     refuses: bool = False
     ballast: bool = False
     hold_ms: int = 0
+    lone: bool = False
 
     def order(self, directory: Path, number: int) -> dict[str, object]:
         final = self.refuses and not self.on
         arm = [self.call, number, self.on, self.take, self.error, self.signal, final, self.hold_ms]
-        return {"directory": str(directory), "arm": [int(one) for one in arm], "no_room_ahead": self.ballast}
+        return {
+            "directory": str(directory),
+            "arm": [int(one) for one in arm],
+            "no_room_ahead": self.ballast,
+            "lone": self.lone,
+        }
 
 
 FAULTS: Final = {
@@ -182,3 +188,9 @@ def test_at_every_write_and_sync(lives: Lives, tmp_path: Path, named: str) -> No
             assert len(seen.told) == 29, where
             assert not seen.refused, where
     assert number > 8
+
+
+def test_after_a_slow_sync_who_is_alone_syncs_himself_again(tmp_path: Path, lives: Lives) -> None:
+    seen = lived(lives, tmp_path / "life", Fault(FDATASYNC, hold_ms=20, lone=True), 10)
+    assert seen.rest == ["again"]
+    assert seen.status == 0

@@ -76,7 +76,7 @@ class GroupCommit:
         self._listening = threading.Lock()  # who has it may call the listener, and changes what follows
         self._dead = False
         self._behind = False  # the listener lacks some of what is durable, and is told of nothing more
-        self._swift = True  # the last sync was; a caller's own thread is not for a disk that takes its time
+        self._took_s = 0.0  # the last sync, where Python makes them
         self._unattended = 0  # commits since the thread last looked at what else is due
         self._forever = False  # it sleeps until it is roused: nothing was due when it looked
         self._thread = threading.Thread(target=self._follow, name="immured-ledger", daemon=True)
@@ -103,7 +103,9 @@ class GroupCommit:
         """Commit what is queued in the caller's own thread, where the writer is not at work and the disk is swift;
         elsewhere rouse the writer. Raises nothing: the listener hears of a failure."""
         queue = self.queue
-        if not self._swift or not self._listening.acquire(blocking=False):
+        # A caller's own thread is not for a disk that takes its time: so the last sync says, whoever made it.
+        took_s = queue.took_s if self._native else self._took_s
+        if took_s >= _SWIFT_S or not self._listening.acquire(blocking=False):
             queue.rouse()
             return
         try:
@@ -142,9 +144,7 @@ class GroupCommit:
                         raise
                 yield
         finally:
-            self.queue.rouse(
-                told
-            )  # the thread that follows hears nothing of that, and may have to act
+            self.queue.rouse(told)  # the thread that follows hears nothing of that, and may have to act
 
     @contextlib.contextmanager
     def _turns(self) -> Iterator[None]:
@@ -218,7 +218,6 @@ class GroupCommit:
             # Of a write that failed nothing was taken, so the file is as the last one left it.
             if trouble not in _FULL or not self._listener.full():
                 raise OSError(abs(trouble), os.strerror(abs(trouble)))
-        self._swift = self.queue.took_s < _SWIFT_S
         self._settle()
 
     def _settle(self) -> bool:
@@ -239,7 +238,7 @@ class GroupCommit:
         self._write(data)
         before = time.monotonic()
         self._log.sync()
-        self._swift = time.monotonic() - before < _SWIFT_S
+        self._took_s = time.monotonic() - before
         self._listener.committed(leaves, len(data))
 
     def _fail(self, error: BaseException) -> None:
