@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import cast
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.adapters.told import LINKS, Told, filesystem, verdicts
 
 ROOT = {"path": {"type": "special", "value": {"kind": "root"}}, "access": "read"}
 HERE = {"path": {"type": "special", "value": {"kind": "project_roots"}}, "access": "write"}
+WORK = "/home/ann/project"
 MINIMAL = {"path": {"type": "special", "value": {"kind": "minimal"}}, "access": "read"}
 
 
@@ -246,3 +248,31 @@ def test_a_link_beneath_what_is_written_opens_nothing_else() -> None:
     for host in (plain, linked):
         assert filesystem(import_codex(text, host))["write"] == ["/home/ann/project"]
     assert "stricter" in [one.verdict for one in import_codex(text, linked).findings if "link" in one.words]
+
+
+def test_nor_by_way_of_another_place_that_was_not_followed() -> None:
+    linked = Told(directories={"/home/ann/bin"}, links={**LINKS, f"{WORK}/build": "/home/ann"})
+    imported = import_codex(
+        profile(ROOT, *(entry(one, "write") for one in (WORK, f"{WORK}/build", f"{WORK}/build/bin"))), linked
+    )
+    assert filesystem(imported)["write"] == [WORK]
+
+
+def test_nor_what_is_kept_or_denied_beside_it() -> None:
+    linked = Told(directories={f"{WORK}/.git"}, links={**LINKS, f"{WORK}/out": f"{WORK}/.git"})
+    text = json.dumps({"type": "workspace-write", "writable_roots": [f"{WORK}/out"]})
+    assert f"{WORK}/.git" in cast("list[object]", filesystem(import_codex(text, linked))["protect"])
+
+    denied = entry(f"{WORK}/kept", "none"), entry(f"{WORK}/kept/open", "read")
+    linked = Told(directories={f"{WORK}/kept/open"}, links={**LINKS, f"{WORK}/out": f"{WORK}/kept"})
+    imported = import_codex(profile(ROOT, entry(WORK, "write"), *denied, entry(f"{WORK}/out", "write")), linked)
+    assert filesystem(imported)["write"] == [WORK]
+    assert filesystem(imported)["tmpfs"] == [{"path": f"{WORK}/kept", "mode": "0555"}]
+
+
+def test_nor_for_reading_what_is_shut_otherwise() -> None:
+    linked = Told(directories={"/home/ann/.ssh"}, links={**LINKS, f"{WORK}/docs": "/home/ann/.ssh"})
+    opened = entry(f"{WORK}/docs", "read"), entry(f"{WORK}/docs/drafts", "write")
+    imported = import_codex(profile(entry(WORK, "write"), *opened), linked)
+    assert "read" not in filesystem(imported)
+    assert f"{WORK}/docs" in cast("list[object]", filesystem(imported)["protect"])

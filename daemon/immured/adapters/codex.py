@@ -91,18 +91,15 @@ def _rule(draft: Draft, whole: dict[str, Rule], path: str, *, full: bool) -> Non
     rule, around = whole[path], _around(whole, path)
     outer = around.access if around is not None else READ if full else DENY
     inner = [one for other, one in whole.items() if other != path and beneath(other, path)]
-    if rule.access == WRITE:
-        real = draft.host.real(path)
-        placed = draft.placed(real)  # a directory around it that is written may be none of the host's
+    if _led(draft, whole, path) and (rule.access == WRITE or (rule.access == READ and outer != WRITE)):
+        draft.stricter(rule.source, "a link that a command before this may have made: where it leads nothing is opened")
+    elif rule.access == WRITE:
+        placed = draft.placed(draft.host.real(path))  # a directory around it that is written may be none of the host's
         within = outer == WRITE and placed is not None and placed[0] == "write"
-        if around is not None and outer == WRITE and not beneath(real, draft.host.real(around.path)):
-            draft.stricter(
-                rule.source, "a link that a command before this may have made: where it leads is not written"
-            )
-        elif not within and draft.writable(path, rule.source, optional=True):
+        if not within and draft.writable(path, rule.source, optional=True):
             draft.maps(rule.source, "written")
     elif rule.access == READ:
-        _readable(draft, rule, outer, inner)
+        _readable(draft, whole, rule, outer, inner)
     elif outer == DENY and not full:
         draft.maps(rule.source, "not there at all")
     elif any(one.access != DENY for one in inner):
@@ -113,10 +110,11 @@ def _rule(draft: Draft, whole: dict[str, Rule], path: str, *, full: bool) -> Non
         draft.maps(rule.source, "shown empty")
 
 
-def _readable(draft: Draft, rule: Rule, outer: str, inner: list[Rule]) -> None:
+def _readable(draft: Draft, whole: dict[str, Rule], rule: Rule, outer: str, inner: list[Rule]) -> None:
     real = draft.host.real(rule.path)
     if outer == WRITE:
-        if any(one.access == WRITE for one in inner) and draft.host.kind(real) is not None:
+        opens = any(one.access == WRITE for one in inner) and not _led(draft, whole, rule.path)
+        if opens and draft.host.kind(real) is not None:
             draft.place_read(real)
         else:
             draft.protect[_beside(draft, rule.path)] = "held"
@@ -133,6 +131,13 @@ def _beside(draft: Draft, path: str) -> str:
     """The path with the links above its last name resolved: the name itself is what is protected."""
     directory, _, name = path.rpartition("/")
     return draft.host.real(directory or "/").rstrip("/") + "/" + name
+
+
+def _led(draft: Draft, whole: dict[str, Rule], path: str) -> bool:
+    """Whether a link leads to another place than the path's own, below one that commands may write: they make links."""
+    outer = [one for one, rule in whole.items() if rule.access == WRITE and one != path and beneath(path, one)]
+    real = draft.host.real(path)
+    return any(real != draft.host.real(one).rstrip("/") + path[len(one) :] for one in outer)
 
 
 def _around(whole: dict[str, Rule], path: str) -> Rule | None:
@@ -160,7 +165,9 @@ def _metadata(draft: Draft, policy: Policy, whole: dict[str, Rule]) -> None:
     """`.git` and its kind, in every workspace that is written. The group holds what more git looks for, where it is."""
     roots = [draft.host.real(one) for one in dict.fromkeys(policy.workspaces)]
     roots = [one for one in roots if one in draft.write]
-    given = {draft.host.real(path) for path, rule in whole.items() if rule.access == WRITE}
+    given = {
+        draft.host.real(path) for path, rule in whole.items() if rule.access == WRITE and not _led(draft, whole, path)
+    }
     places = [f"{root}/{name}" for root in roots for name in METADATA]
     hidden = [f"{root}/{name}" for root in draft.write for name in (".git", ".hg", ".gitmodules")]
     if any(beneath(place, one) for place in hidden for one in draft.hide):
