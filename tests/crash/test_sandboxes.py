@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -205,6 +205,13 @@ def of(state: Path) -> list[int]:
     return sorted(found, key=found.__getitem__)
 
 
+def send(number: signal.Signals, pids: Iterable[int]) -> None:
+    """A launcher without sandboxes may have ended of itself by then, as its broker did."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 def held(pid: int, state: Path) -> int:
     """Descriptors that it has open, but for the ledger's own files: those of its tree come with its length."""
     ledger, count = f"{state / 'ledger'}/", 0
@@ -221,9 +228,7 @@ def served(state: Path) -> Iterator[Path]:
     try:
         yield state
     finally:
-        for pid in of(state):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        send(signal.SIGTERM, of(state))
 
 
 def test_many_kills_forget_no_sandbox_and_leave_nothing(tmp_path: Path) -> None:
@@ -253,8 +258,7 @@ def kill_often(
             load.wait_for_acts(moments.randint(0, MOST_ACTS))
             time.sleep(moments.uniform(0.0, 0.05))  # into the middle of the next
             launcher_died = number % 10 == 9
-            for pid in of(state) if launcher_died else [daemon.pid]:
-                os.kill(pid, signal.SIGKILL)
+            send(signal.SIGKILL, of(state) if launcher_died else [daemon.pid])
             load.join()
         finally:
             daemon.kill()
@@ -271,8 +275,7 @@ def kill_often(
         with contextlib.suppress(AssertionError):  # answers do not wait for what is closed after them
             wait_for(lambda: held(daemon.pid, state) <= descriptors + 2)
         assert held(daemon.pid, state) <= descriptors + 2, "what was adopted is still held"
-    for pid in of(state):  # the last broker found a launcher that was there before it, and left it alone
-        os.kill(pid, signal.SIGTERM)
+    send(signal.SIGTERM, of(state))  # the last broker found a launcher that was there before it, and left it alone
     wait_for(lambda: not leftovers(state).beyond(before))
     assert ThrowawayDaemon.immure("ledger", "verify", "--state", str(state)).returncode == 0
 

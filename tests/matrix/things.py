@@ -25,6 +25,8 @@ __all__ = ["ABSENT", "MANIFEST", "Cast", "cast"]
 MAKER: Final = "tenant-admin"
 """The role under which things are made; whose they are has the role in question afterwards."""
 MANIFEST: Final = {"schema": 1, "filesystem": {"tmpfs": ["/work"]}}
+LASTING: Final = {"schema": 1, "limits": {"wall": "10m"}}
+"""Until somebody ends it: the default is a minute, which a busy host may take to get there."""
 ABSENT: Final[Mapping[str, str]] = {
     "sandbox": "s" + "0" * 19 + "1",
     "run": "s" + "0" * 19 + "1",
@@ -83,9 +85,8 @@ class Cast:
         sleeps: dict[str, tuple[str, str]] = {}
         for at, (role, whose) in enumerate((role, whose) for role in ROLES for whose in ("own", "mate", "stranger")):
             sleeps[f"{600 + at}"] = role, whose
-            connection.send(
-                connection.order(self.owner(role, whose), "run", {"argv": ["/bin/sleep", f"{600 + at}"], "limits": {}})
-            )
+            args = {"argv": ["/bin/sleep", f"{600 + at}"], "manifest": LASTING}
+            connection.send(connection.order(self.owner(role, whose), "run", args))
         until(lambda: len(self._live()) == len(sleeps))
         for row in self._live():
             role, whose = sleeps[row["command"].split()[-1]]

@@ -120,7 +120,7 @@ def test_a_frame_that_waits_for_its_turn_is_not_a_slow_one(tmp_path: Path, monke
             looks += 1
 
         monkeypatch.setattr(harness.server, "_check", counted)
-        await until(lambda: looks == 2)  # who waits is looked at every second
+        await until(lambda: looks >= 2)  # who waits is looked at every second
         assert len(turnstile) == 1
         turnstile.take(1000, -ATTEMPT)
         reply = await client.reply()

@@ -134,7 +134,8 @@ class Service:
             self.notified = unfinished.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
             self.notified.bind(os.fspath(directory / "notify"))
             self.notified.settimeout(PATIENCE_S)
-            environment = {**os.environ, "NOTIFY_SOCKET": os.fspath(directory / "notify"), "WATCHDOG_USEC": "400000"}
+            # A word a second: what waits here is ten words, and those that come then are lost.
+            environment = {**os.environ, "NOTIFY_SOCKET": os.fspath(directory / "notify"), "WATCHDOG_USEC": "2000000"}
             self.launcher = self._start("--launcher-only", environment=environment)
             unfinished.pop_all()
 
