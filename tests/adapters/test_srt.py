@@ -108,6 +108,16 @@ def test_a_link_beneath_what_is_written_opens_nothing_else() -> None:
     assert filesystem(settings(linked, allowWrite=["out"]))["write"] == ["/home/ann/.ssh"]  # nobody inside made it
 
 
+def test_nor_does_it_open_for_reading_what_is_denied_or_not_listed() -> None:
+    place = "/home/ann/project"
+    for to in ("/home/ann/.ssh", f"{place}/kept"):
+        linked = Told(directories={"/home/ann/.ssh", f"{place}/kept"}, links={**LINKS, f"{place}/docs": to})
+        assert filesystem(settings(linked, allowWrite=["."], allowRead=["docs"], denyRead=[to]))["hide"] == [to]
+        listed = settings(linked, allowWrite=["."], allowRead=["docs"], denyRead=None)
+        assert "read" not in filesystem(listed)
+        assert any("a link" in one.words for one in listed.of("stricter"))
+
+
 def test_domains_are_lost_and_said_by_name() -> None:
     imported = settings(network={"allowedDomains": ["github.com", "*.npmjs.org"], "httpProxyPort": 3128})
     assert [one.words for one in imported.of("lost")] == [

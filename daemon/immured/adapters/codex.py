@@ -92,7 +92,7 @@ def _rule(draft: Draft, whole: dict[str, Rule], path: str, *, full: bool) -> Non
     outer = around.access if around is not None else READ if full else DENY
     inner = [one for other, one in whole.items() if other != path and beneath(other, path)]
     if _led(draft, whole, path) and (rule.access == WRITE or (rule.access == READ and outer != WRITE)):
-        draft.stricter(rule.source, "a link that a command before this may have made: where it leads nothing is opened")
+        draft.leads(rule.source)
     elif rule.access == WRITE:
         placed = draft.placed(draft.host.real(path))  # a directory around it that is written may be none of the host's
         within = outer == WRITE and placed is not None and placed[0] == "write"
@@ -134,10 +134,7 @@ def _beside(draft: Draft, path: str) -> str:
 
 
 def _led(draft: Draft, whole: dict[str, Rule], path: str) -> bool:
-    """Whether a link leads to another place than the path's own, below one that commands may write: they make links."""
-    outer = [one for one, rule in whole.items() if rule.access == WRITE and one != path and beneath(path, one)]
-    real = draft.host.real(path)
-    return any(real != draft.host.real(one).rstrip("/") + path[len(one) :] for one in outer)
+    return draft.led(path, (one for one, rule in whole.items() if rule.access == WRITE))
 
 
 def _around(whole: dict[str, Rule], path: str) -> Rule | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -132,6 +132,17 @@ class Draft:
             (kind, one) for kind in ("read", "write", "tmpfs") for one in getattr(self, kind) if beneath(path, one)
         ]
         return max(found, key=lambda pair: len(pair[1]), default=None)
+
+    def led(self, path: str, written: Iterable[str]) -> bool:
+        """Whether a link leads to another place than the path's own, below one of those that are written: a command
+        before this one may have made it, so nothing is opened where it leads."""
+        real = self.host.real(path)
+        around = [one for one in written if one != path and beneath(path, one)]
+        return any(real != self.host.real(one).rstrip("/") + path[len(one.rstrip("/")) :] for one in around)
+
+    def leads(self, source: str) -> None:
+        """Says so."""
+        self.stricter(source, "a link that a command before this may have made: nothing is opened where it leads")
 
     def writable(self, path: str, source: str, *, optional: bool = False) -> bool:
         """Lets the host's `path` be written, in its own place; what cannot be is said. Returns whether it is a bind."""

@@ -80,7 +80,7 @@ def _reading(draft: Draft, settings: Settings) -> None:
         draft.looser(
             "autoAllowSystemPaths: false", "the host's programs are read all the same: no root is without them"
         )
-    for path, source in _paths(draft, settings.allow_read, "allowRead", opens=True):
+    for path, source in _opened(draft, settings):
         real = draft.host.real(path)
         if not any(beneath(real, one) for one in _SYSTEM) and draft.placed(real) is None:
             draft.place_read(real, optional=True)
@@ -91,22 +91,37 @@ def _writing(draft: Draft, settings: Settings) -> None:
     draft.place_tmpfs(above(_TEMPORARY))
     draft.place_tmpfs(_TEMPORARY)
     draft.stricter(above(_TEMPORARY), "empty, and the sandbox's own, as /tmp/claude in it is")
-    asked = [(clean(draft.host.home + one[1:]), f"default {one}") for one in _DEFAULT_WRITE]
-    asked = [(path, source) for path, source in asked if draft.host.owner(path)]
-    asked += _paths(draft, settings.allow_write, "allowWrite", opens=True)
+    asked = _written(draft, settings)
     for path, source in sorted(asked, key=lambda one: one[0].count("/")):
         if path in (above(_TEMPORARY), _TEMPORARY):
             continue
-        real = draft.host.real(path)
-        outer = [one for one, _ in asked if one != path and beneath(path, one)]
-        if not all(beneath(real, draft.host.real(one)) for one in outer):
-            draft.stricter(source, "a link that a command before this may have made: where it leads is not written")
+        if draft.led(path, (one for one, _ in asked)):
+            draft.leads(source)
             continue
-        around = draft.placed(real)
+        around = draft.placed(draft.host.real(path))
         if (around is not None and around[0] == "write") or draft.writable(path, source, optional=True):
             draft.maps(source, "written")
     for path, source in _paths(draft, settings.deny_write, "denyWrite"):
         _keep(draft, path, source, "held")
+
+
+def _written(draft: Draft, settings: Settings) -> list[tuple[str, str]]:
+    """What is asked to be written, srt's own places too."""
+    own = [(clean(draft.host.home + one[1:]), f"default {one}") for one in _DEFAULT_WRITE]
+    own = [(path, source) for path, source in own if draft.host.owner(path)]
+    return own + _paths(draft, settings.allow_write, "allowWrite", opens=True)
+
+
+def _opened(draft: Draft, settings: Settings) -> list[tuple[str, str]]:
+    """What `allowRead` lets be read."""
+    written = [path for path, _ in _written(draft, settings)]
+    found = []
+    for path, source in _paths(draft, settings.allow_read, "allowRead", opens=True):
+        if draft.led(path, written):
+            draft.leads(source)
+        else:
+            found.append((path, source))
+    return found
 
 
 def _keep(draft: Draft, path: str, source: str, absent: str) -> bool:
@@ -129,7 +144,7 @@ def _keep(draft: Draft, path: str, source: str, absent: str) -> bool:
 
 
 def _denied_reading(draft: Draft, settings: Settings) -> None:
-    again = [draft.host.real(path) for path, _ in _paths(draft, settings.allow_read, "allowRead", opens=True)]
+    again = [draft.host.real(path) for path, _ in _opened(draft, settings)]
     denied = [*_paths(draft, settings.deny_read, "denyRead")]
     denied += _paths(draft, settings.hidden, "credentials.files")
     if draft.host.kind(_SSH) is not None and not settings.listed:
