@@ -1,15 +1,18 @@
-"""An exec that is over, whose sandbox is forgotten sooner than its own end is told: who waits for a later entry may go
-on before who waits for an earlier one."""
+"""An exec that is over, and forgotten sooner than its own end is told, or than who reads its log is done with it."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 from immured.service.sandboxes.exec import Exec
 from immured.service.sandboxes.execs import LiveExec
 from immured.service.sandboxes.logs import Log
+from tests.service.harness import Harness, serving, until
+from tests.service.test_runs import result_of
+from tests.service.test_sandboxes import create
 
 
 def test_its_log_stays_until_its_end_is_told() -> None:
@@ -24,3 +27,23 @@ def test_its_log_stays_until_its_end_is_told() -> None:
 
     log = asyncio.run(forgotten_too_soon())
     assert (log.fd, log.event) == (-1, -1)
+
+
+def test_its_log_stays_until_who_reads_it_has_been_told(tmp_path: Path) -> None:
+    async def scenario(harness: Harness) -> None:
+        client, name = await create(harness)
+        begun = result_of(await client.ask("sandbox.exec", {"sandbox": name, "argv": ["true"], "detach": True}))
+        asked = {"sandbox": name, "exec": begun["exec"]}
+        result_of(await client.ask("sandbox.attach", asked))
+        [sandbox] = harness.service.sandboxes
+        one = sandbox.execs[begun["exec"]]
+        log = cast("Log", one.log)
+        with harness.ledger.turn():  # the intent of reading it is on its way until then
+            await client.send(client.envelope("sandbox.logs", asked))
+            await until(lambda: harness.service.at_work)
+            sandbox.execs.pop(one.id).forget()  # as the oldest of many that are over
+        reply = await client.reply()
+        assert result_of(reply)["records"] == []
+        await until(lambda: log.fd < 0)
+
+    serving(tmp_path, scenario)

@@ -133,7 +133,8 @@ async def logs(service: Service, request: Request) -> Answer:
             "sha256": digest.hexdigest(),
         }
 
-    return await recorded(service, request, {"sandbox": sandbox.id, "exec": one.id, "from": start}, act)
+    with one.reading():
+        return await recorded(service, request, {"sandbox": sandbox.id, "exec": one.id, "from": start}, act)
 
 
 def attach(service: Service, request: Request) -> Awaitable[Answer]:

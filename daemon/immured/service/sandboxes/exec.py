@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -78,6 +79,16 @@ class Exec:
         """One reader less, or it is over: until then its end is still to be told, however soon it was forgotten."""
         if self.forgotten and not self.attached and not self.live and self.log is not None:
             self.log.close()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Its log stays meanwhile, whatever else becomes of it."""
+        self.attached += 1
+        try:
+            yield
+        finally:
+            self.attached -= 1
+            self.let_go_of_log()
 
     def to_map(self) -> dict[str, object]:
         """What `sandbox.execs` shows."""
