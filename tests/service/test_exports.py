@@ -198,7 +198,7 @@ def test_many_who_ask_share_one_probe(tmp_path: Path) -> None:
     async def test(made: Scene) -> None:
         made.copied(await made.order(), began=True)
         await made.until(lambda: made.told() == ["export.began"] and not made.one.op)
-        asked = [asyncio.create_task(made.exports.probe(made.one)) for _ in range(10)]
+        asked = [asyncio.create_task(made.exports.probe(made.one, PATIENCE_S)) for _ in range(10)]
         while (order := await made.order())["op"] == "copy":
             made.copied(order)
         assert order["op"] == "probe"

@@ -73,7 +73,7 @@ def batch(client: Client, _: random.Random) -> None:
 
 
 def live(client: Client, choose: random.Random) -> None:
-    with client.sandbox(ttl=60) as sandbox:
+    with client.sandbox(ttl="10m") as sandbox:
         sandbox.files.write("/tmp/x", os.urandom(choose.randrange(200_000)))
         sandbox.exec(["/bin/cat", "/tmp/x"])
         started = sandbox.start(["/bin/sh", "-c", "while :; do echo tick; sleep 0.01; done"])
