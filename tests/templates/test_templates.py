@@ -15,6 +15,7 @@ from immured.client.errors import Refusal
 from immured.client.sandbox import Sandbox
 from immured.client.throwaway import ThrowawayDaemon
 from immured.errors import ConfigurationError
+from immured.ledger.timestamps import parse_timestamp
 from immured.service.templates.read import parse_template, read_templates
 from immured.wire.keys import PrivateKey
 from tests.entries import entries_in
@@ -182,6 +183,33 @@ def test_the_command_line_lists_them_and_says_why_there_is_none(client: Client, 
     assert "0 of" in said[1]
     assert "2 of 2" in said[2]
     assert "decimal, uuid" in said[2]
+
+
+@pytest.mark.needs_root
+def test_one_whose_program_ended_as_it_waited_ends_and_another_waits(client: Client, daemon: ThrowawayDaemon) -> None:
+    until_ready(client)
+    made = {one["data"]["sandbox"] for one in entries_in(daemon.state) if one["data"].get("template") == "py"}
+    waiting = next(
+        one for one in client.sandboxes() if one.facts.live and one.facts.restart == "end" and one.id in made
+    )
+    (program,) = waiting.execs()
+    waiting.find(program.id).kill()
+    until(lambda: not waiting.refresh().live)
+    assert waiting.facts.raw["reason"] == "its template's program waits no more"
+    until_ready(client)
+
+
+@pytest.mark.needs_root
+def test_what_it_waited_is_none_of_its_wall_time(client: Client, daemon: ThrowawayDaemon) -> None:
+    until_ready(client)
+    began = time.monotonic()
+    time.sleep(2)
+    waited_ms = (time.monotonic() - began) * 1000
+    with client.sandbox(template="py") as sandbox:
+        used = sandbox.python("").usage["wall_ms"]
+    (made,) = entries(daemon, "sandbox.created", sandbox.id)
+    lived_ms = (time.time_ns() - parse_timestamp(made["ts"])) / 1e6
+    assert used <= lived_ms - waited_ms + 1
 
 
 def test_those_that_nobody_took_end_with_a_restart(daemon: ThrowawayDaemon, client: Client) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from immured.errors import Refused
+from immured.errors import ImmuredError
 from immured.identity.actor import DEFAULT
 from immured.identity.policy.warrant import Target
 from immured.manifest.use import check_manifest
@@ -15,7 +15,7 @@ from immured.service.manifests import admit_again
 from immured.service.recorded import recorded
 from immured.service.request import Answer, Request
 from immured.service.sandboxes.arguments import parse_create
-from immured.service.sandboxes.lifecycle import kill, write_record
+from immured.service.sandboxes.lifecycle import freeze, kill, write_record
 from immured.service.sandboxes.sandbox import Restart
 from immured.service.templates import pool  # noqa: F401 - before this process can read the package no more
 from immured.wire.strict import take
@@ -56,6 +56,8 @@ async def create_from_template(service: Service, request: Request) -> Answer:
     sandbox = warm.sandbox
 
     async def act() -> tuple[Mapping[str, object], Mapping[str, object]]:
+        with sandbox.still("handed over"):
+            await freeze(service, sandbox, on=False)
         now = service.clock()
         sandbox.key_id, sandbox.uid, sandbox.persona = actor.key_id, actor.uid, actor.persona
         sandbox.owners = actor.owners
@@ -78,7 +80,7 @@ async def create_from_template(service: Service, request: Request) -> Answer:
         if arguments.name is not None:  # at once: who asks for the name meanwhile does not get it too
             service.sandboxes.give_name(sandbox, arguments.name)
         return await recorded(service, request, {"template": template.name, "sandbox": sandbox.id}, act)
-    except Refused:
+    except ImmuredError:
         if request.acted:
             kill(service, sandbox, "it could not be handed over")
         else:

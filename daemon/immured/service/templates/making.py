@@ -17,7 +17,7 @@ from immured.service.request import Request
 from immured.service.sandboxes import execs
 from immured.service.sandboxes.arguments import CreateArguments, ExecArguments
 from immured.service.sandboxes.exec import Exec
-from immured.service.sandboxes.lifecycle import failure_of, kill
+from immured.service.sandboxes.lifecycle import failure_of, freeze, kill
 from immured.service.sandboxes.sandbox import Restart, Sandbox
 from immured.service.sandboxes.state import State
 from immured.service.templates.read import READY, Template
@@ -55,7 +55,8 @@ class _Order:
 
 @dataclass(slots=True, eq=False)
 class Warm:
-    """One that waits. `start`: where in the log of its exec the output of whoever takes it begins."""
+    """One that waits, and stands still meanwhile: its wall time is whole for whoever takes it. `start`: where in its
+    exec's log the output of whoever takes it begins."""
 
     sandbox: Sandbox
     exec: Exec
@@ -99,7 +100,10 @@ async def make(service: Service, template: Template, tenant: str) -> Warm:
         if not sandbox.live:
             raise failure_of(sandbox)
         one = await _start(service, order, template, sandbox)
-        return Warm(sandbox, one, await _until_ready(one))
+        start = await _until_ready(one)
+        with sandbox.still("held ready"):
+            await freeze(service, sandbox, on=True)
+        return Warm(sandbox, one, start)
     except BaseException:
         kill(service, sandbox, "its template's program does not wait")
         raise

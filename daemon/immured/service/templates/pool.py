@@ -11,6 +11,7 @@ from typing import Final
 
 from immured.errors import ImmuredError, Refused
 from immured.service.context import Service, log
+from immured.service.sandboxes.lifecycle import kill
 from immured.service.templates.making import Warm, make
 from immured.service.templates.read import Template
 from immured.wire.strict import shown
@@ -80,8 +81,14 @@ class Templates:
         self._usable(template.name, tenant).append(warm)
 
     def _usable(self, name: str, tenant: str) -> deque[Warm]:
-        ready = self._ready.get((name, tenant), deque())
-        self._ready[name, tenant] = kept = deque(one for one in ready if one.usable)
+        """Those that wait still. The others end: they are nobody's, and nobody else would end them."""
+        kept: deque[Warm] = deque()
+        for one in self._ready.get((name, tenant), ()):
+            if one.usable:
+                kept.append(one)
+            else:
+                kill(self._service, one.sandbox, "its template's program waits no more")
+        self._ready[name, tenant] = kept
         return kept
 
     async def _fill(self) -> None:
