@@ -110,14 +110,15 @@ def test_a_socket_that_lingers_holds_up_nobody_else(
         "never read": bytes(4),
         "out of band": struct.pack(">I", 100),
     }
-    flags = socket.MSG_OOB if place == "out of band" else 0
+    # Of several bytes the last alone would be out of band, and the descriptors with the first.
+    data, flags = (b"x", socket.MSG_OOB) if place == "out of band" else (bytes(10), 0)
     with lingering() as one, lingering() as other:
         with asleep(daemon):
             if before[place]:
                 connection.send(before[place])
             for passed in (one, other):
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [passed.fileno()]))]
-                connection.socket.sendmsg([bytes(10)], rights, flags)
+                connection.socket.sendmsg([data], rights, flags)
                 os.close(passed.detach())
             connection.send(bytes(10))  # who reads it has passed what is out of band
         assert answered()
