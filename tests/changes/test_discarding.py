@@ -10,7 +10,7 @@ import pytest
 
 from immured.client.errors import Refusal
 from tests.changes.project import Captured, own
-from tests.warden.places import mounted
+from tests.warden.places import mounted, tells_mounts_apart
 
 
 def test_all(captured: Captured) -> None:
@@ -82,6 +82,7 @@ def test_beside_another_tree_in_a_writable_directory(capture: Callable[..., Capt
         assert captured.sh(f"cat a.txt; {layers}") == b"one\ntwo\n1\n"
 
 
+@tells_mounts_apart
 def test_after_a_mount_went_that_another_tree_brought_along(capture: Callable[..., Captured], ground: Path) -> None:
     """Whether the layer is back is known by how many mounts there are."""
     with TemporaryDirectory(dir=ground) as tree:

@@ -22,7 +22,7 @@ from immured.isolation.messages import Exited
 from immured.isolation.plan import Step
 from tests.patience import until
 from tests.warden.cell import Cell, Pipes, bind
-from tests.warden.places import ALICE, directory, mounted, shell, text
+from tests.warden.places import ALICE, directory, mounted, shell, tells_mounts_apart, text
 from tests.warden.sandbox import Sandbox
 
 MS_RDONLY = 1
@@ -135,6 +135,7 @@ def taken_away(living: Living, place: Path) -> None:
 COVERS = {"protected": protect(".envrc"), "hidden": hide(".envrc"), "held": protect(".profile")}
 
 
+@tells_mounts_apart
 @pytest.mark.parametrize("cover", COVERS)
 def test_a_file_system_that_goes_beside_a_cover_ends_nothing(
     cell: Cell, tree: Path, stack: ExitStack, cover: str
@@ -145,6 +146,7 @@ def test_a_file_system_that_goes_beside_a_cover_ends_nothing(
         assert living.finished() == WENT_ON
 
 
+@tells_mounts_apart
 def test_nor_one_in_a_directory_on_the_way_to_a_cover(cell: Cell, tree: Path, stack: ExitStack) -> None:
     """Which is mounted over itself, with all that is mounted in it: both go."""
     other = attach(stack, tree / ".git/other")
@@ -154,6 +156,7 @@ def test_nor_one_in_a_directory_on_the_way_to_a_cover(cell: Cell, tree: Path, st
         assert living.finished() == WENT_ON
 
 
+@tells_mounts_apart
 def test_nor_one_in_what_is_protected(cell: Cell, tree: Path, stack: ExitStack) -> None:
     other = attach(stack, tree / ".git/other")
     with Living(cell, tree, protect(".git")) as living:
@@ -182,6 +185,7 @@ LOST: dict[str, tuple[Step, Callable[[Path], None]]] = {
 }  # fmt: skip
 
 
+@tells_mounts_apart
 @pytest.mark.parametrize("what", LOST)
 def test_what_the_plan_covers_ends_the_run_also_after_something_else_went(
     cell: Cell, tree: Path, stack: ExitStack, what: str
@@ -217,6 +221,7 @@ def test_what_needs_no_cover_where_nobody_may_write_is_uncovered_when_that_goes(
         assert living.ended() == ENDED
 
 
+@tells_mounts_apart
 def test_many_that_go_end_nothing_and_hide_nothing(cell: Cell, tree: Path, stack: ExitStack) -> None:
     others = [attach(stack, tree / f"other{number}") for number in range(MANY)]
     with Living(cell, tree, protect(".envrc")) as living:
@@ -245,6 +250,7 @@ def test_another_mount_at_its_place_is_no_cover(cell: Cell, tree: Path) -> None:
         assert living.ended() == ENDED
 
 
+@tells_mounts_apart
 def test_a_cover_that_goes_while_the_rest_is_set_up_refuses_the_run(cell: Cell, tree: Path) -> None:
     """Nobody was told of it: the table only tells of what comes after."""
     waits = text(tree / ".waits", ALICE.uid, stat.S_ISVTX | 0o444, content="")
@@ -278,6 +284,7 @@ def test_before_linux_6_8_nobody_can_tell_and_whatever_goes_ends_the_run(
 # --- in a sandbox that lives -----------------------------------------------------------------------------------------
 
 
+@tells_mounts_apart
 def test_a_sandbox_lives_on_as_well_and_is_ended_as_well(cell: Cell, tree: Path, stack: ExitStack) -> None:
     other = attach(stack, tree / "other")
     wish = shell("-", bind(tree, "/t", WRITABLE), protect(".envrc"))
