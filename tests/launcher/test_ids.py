@@ -14,7 +14,7 @@ import pytest
 
 import immured
 from immured.isolation.abi import Cause, Stage
-from tests.launcher.harness import Broker, eventually, plan_for
+from tests.launcher.harness import Broker, eventually, name_of, plan_for
 
 Start = Callable[..., Broker]
 
@@ -132,14 +132,14 @@ def test_no_map_holds_roots_id_or_one_outside_the_range(broker: Broker, kind: st
     with broker.connection() as connection:
         run = broker.prepare(connection, plan_for("/bin/sleep", "1000"))
         broker.go(run)
-        assert eventually(lambda: any((one / "comm").read_text() == "sleep\n" for one in of_the_range().values()))
+        assert eventually(lambda: "sleep" in map(name_of, of_the_range()))
         cell = of_the_range()
         rows = [
             [int(number) for number in line.split()]
             for entry in cell.values()
             for line in (entry / f"{kind}_map").read_text().splitlines()
         ]
-        payload = next(one for one in cell.values() if (one / "comm").read_text() == "sleep\n")
+        payload = next(one for pid, one in cell.items() if name_of(pid) == "sleep")
         status = _status(payload)
         broker.kill(run)
         broker.of_run(run)
