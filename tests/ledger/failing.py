@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from immured.errors import ImmuredError, Refused
+from immured.ledger import writer
 from immured.ledger.ledger import Ledger
 from immured.ledger.pending import Pending
 from immured.ledger.rotation import Limits
@@ -32,6 +33,8 @@ from tests.patience import PATIENCE_S
 
 SEGMENT: Final = 6_000
 LONGEST: Final = 60_000
+SWIFT_S: Final = 0.25
+"""What the writer is told of who appends alone: no disk is so slow, though many take longer than it would let pass."""
 _ACTOR: Final = {"key": "k", "uid": 1}
 
 
@@ -133,7 +136,8 @@ def live(directory: Path) -> None:
 
 def lone(directory: Path) -> None:
     """Append alone, past the sync that takes long, until most entries are durable by the caller's own hand again. The
-    writer's threads look after other things now and then, and a sync may really take long."""
+    writer's threads look after other things now and then, and a sync may really take long, though seldom SWIFT_S."""
+    writer._SWIFT_S = SWIFT_S
     ledger = Ledger.open(directory)
     life = Life(ledger)
     until = time.monotonic() + PATIENCE_S

@@ -22,6 +22,7 @@ from typing import Final
 import pytest
 
 from immured.ledger.ledger import create
+from tests.ledger.failing import SWIFT_S
 from tests.ledger.kills import check
 from tests.ledger.sample import DAEMON
 from tests.patience import PATIENCE_S
@@ -191,6 +192,6 @@ def test_at_every_write_and_sync(lives: Lives, tmp_path: Path, named: str) -> No
 
 
 def test_after_a_slow_sync_who_is_alone_syncs_himself_again(tmp_path: Path, lives: Lives) -> None:
-    seen = lived(lives, tmp_path / "life", Fault(FDATASYNC, hold_ms=20, lone=True), 10)
+    seen = lived(lives, tmp_path / "life", Fault(FDATASYNC, hold_ms=round(2000 * SWIFT_S), lone=True), 10)
     assert seen.rest == ["again"]
     assert seen.status == 0
