@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 /* A pipe holds 1 MiB at most (fs.pipe-max-size), a terminal less. */
@@ -19,24 +20,21 @@ enum { PIECE = 65536, MOST_LEFT = 4 << 20 };
 
 /*
  * A child in the cell's pid namespace, with the payload's effective ids: by no number, however old, can it reach a process
- * outside, or one that is not the payload's. Its real and saved ids are nobody's: else the payload could stop it, and us, who
- * wait for it (kill(2) asks for those of whom it signals).
+ * outside, or one that is not the payload's. Its real and saved ids are nobody's: else the payload could stop it (kill(2)
+ * asks for those of whom it signals). Where and when it runs the payload may still say (sched_setaffinity(2) asks for the
+ * effective one): so we do not wait for it.
  */
-static void signal_from_inside(const struct live *live, const struct cgroup *cgroup, const struct run *run, int number,
-                               bool everybody)
+static void send_messenger(struct live *live, const struct cgroup *cgroup, const struct run *run, int number, bool everybody)
 {
   cleanup_fd int members = everybody ? openat(cgroup->dir, "cgroup.procs", O_RDONLY | O_CLOEXEC) : -1;
-  struct clone_args args = {.exit_signal = SIGCHLD};
+  struct clone_args args = {.flags = CLONE_PIDFD, .pidfd = (uintptr_t)&live->messenger, .exit_signal = SIGCHLD};
   const pid_t child = sys_clone3(&args);
   if (child < 0)
     imd_log("no signal %d: %s", number, strerror(errno));
-  if (child > 0)
-    while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
-      continue;
   if (child != 0)
     return;
   if (setgroups(0, NULL) < 0 || setresgid(run->gid, run->gid, run->gid) < 0 ||
-      setresuid(run->uid ^ 1, run->uid, run->uid ^ 1) < 0)
+      setresuid(run->uid ^ 1, run->uid, run->uid ^ 1) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
     _exit(EXIT_FAILURE);
   pid_t group;
   if (!everybody && ioctl(live->terminal, TIOCGPGRP, &group) == 0 && group > 1)
@@ -48,26 +46,52 @@ static void signal_from_inside(const struct live *live, const struct cgroup *cgr
   _exit(EXIT_SUCCESS);
 }
 
-static void pass_signal(const struct live *live, const struct cgroup *cgroup, const struct run *run,
-                        const struct payload *payload, const struct imd_signal *said)
+/* Whether the last one is done, or there was none. */
+static bool is_messenger_back(struct live *live)
+{
+  siginfo_t dead = {.si_pid = 0};
+  if (live->messenger >= 0 &&
+      (waitid(P_PIDFD, (id_t)live->messenger, &dead, WEXITED | WNOHANG) < 0 || dead.si_pid != 0))
+    imd_close(&live->messenger);
+  return live->messenger < 0;
+}
+
+static bool ends_everybody(const struct imd_signal *said)
+{
+  return said->everybody && said->number == SIGKILL;
+}
+
+static void pass_signal(struct live *live, const struct cgroup *cgroup, const struct run *run, const struct payload *payload,
+                        const struct imd_signal *said)
 {
   const int number = (int)said->number;
-  if (said->everybody && number == SIGKILL)
+  if (ends_everybody(said))
     cgroup_kill(cgroup);
   else if (said->everybody || live->terminal >= 0)
-    signal_from_inside(live, cgroup, run, number, said->everybody != 0);
+    send_messenger(live, cgroup, run, number, said->everybody != 0);
   else if (payload->pidfd >= 0)
     pidfd_send_signal(payload->pidfd, number, NULL, 0);
 }
 
-void live_pass_early(struct live *live, const struct cgroup *cgroup, const struct run *run, const struct payload *payload)
+void live_pass_signals(struct live *live, const struct cgroup *cgroup, const struct run *run, const struct payload *payload)
 {
   const enum birth_stage stage = payload_stage(payload);
-  if (live->early_count == 0 || stage == BIRTH_PREPARING || stage == BIRTH_WAITING)
+  if (stage == BIRTH_PREPARING || stage == BIRTH_WAITING)
     return;
-  for (size_t i = 0; stage == BIRTH_STARTED && i < live->early_count; i++)
-    pass_signal(live, cgroup, run, payload, &live->early[i]);
-  live->early_count = 0;
+  if (stage != BIRTH_STARTED)
+    live->signal_count = 0;
+  /* One that ends them all waits for no messenger. */
+  for (bool back = is_messenger_back(live); live->signal_count > 0 && (back || ends_everybody(&live->signals[0]));
+       back = live->messenger < 0) {
+    const struct imd_signal said = live->signals[0];
+    memmove(live->signals, live->signals + 1, --live->signal_count * sizeof said);
+    pass_signal(live, cgroup, run, payload, &said);
+  }
+}
+
+bool live_waits_for_go(const struct live *live)
+{
+  return live->signal_count > 0 && live->messenger < 0;
 }
 
 /* Before GO the process is still ours, and no signal is meant for it: what comes then is for the program that it will be. */
@@ -78,12 +102,12 @@ static void hear_signal(struct live *live, const struct cgroup *cgroup, const st
     return;
   const struct imd_signal said = {heard->number, heard->everybody != 0};
   size_t kept = 0;
-  for (size_t i = 0; i < live->early_count; i++)
-    if (memcmp(&live->early[i], &said, sizeof said) != 0)
-      live->early[kept++] = live->early[i];
-  live->early[kept++] = said;
-  live->early_count = kept;
-  live_pass_early(live, cgroup, run, payload);
+  for (size_t i = 0; i < live->signal_count && !ends_everybody(&said); i++)
+    if (memcmp(&live->signals[i], &said, sizeof said) != 0)
+      live->signals[kept++] = live->signals[i];
+  live->signals[kept++] = said;
+  live->signal_count = kept;
+  live_pass_signals(live, cgroup, run, payload);
 }
 
 /* The pause that is on was one until now; it counts from GO on. */
@@ -100,6 +124,10 @@ void live_stop(struct live *live, const struct payload *payload, uint64_t end)
 {
   if (live->paused && end > live->since)
     end_pause(live, payload, end);
+  if (!is_messenger_back(live)) {
+    pidfd_send_signal(live->messenger, SIGKILL, NULL, 0);
+    imd_close(&live->messenger);
+  }
 }
 
 static uint64_t hear_pause(struct live *live, const struct payload *payload, bool on)

@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { EARLY_SIGNALS = 2 * (NSIG - 1) };   /* each to the first process, and to everybody */
+enum { MOST_SIGNALS = 2 * (NSIG - 1) };    /* each to the first process, and to everybody */
 
 struct live {
   struct exec_log log;             /* of one that is kept */
@@ -23,11 +23,12 @@ struct live {
   bool paused;
   uint64_t since;                  /* when that began */
   uint64_t paused_ns;              /* all pauses since GO that are over */
-  struct imd_signal early[EARLY_SIGNALS];   /* signals of before GO, in their order; of equal ones the last */
-  size_t early_count;
+  struct imd_signal signals[MOST_SIGNALS];  /* that wait, in their order; of equal ones the last */
+  size_t signal_count;
+  int messenger;                   /* pidfd of who passes one on; -1: nobody does */
 };
 
-#define LIVE_NONE {.log = EXEC_LOG_NONE, .inputs = {-1, -1}, .terminal = -1}
+#define LIVE_NONE {.log = EXEC_LOG_NONE, .inputs = {-1, -1}, .terminal = -1, .messenger = -1}
 
 /*
  * A packet that the keeper passed on: SIGNAL, RESIZE, FREEZE; false: it is none of these. How long the pause was that this
@@ -36,10 +37,17 @@ struct live {
 bool live_hear(struct live *live, const struct cell *cell, const struct cgroup *cgroup, const struct run *run,
                const struct payload *payload, const void *packet, size_t size, uint64_t *pause);
 
-/* The signals that came before GO, once it came. Nobody tells us of that: look again while there are any. */
-void live_pass_early(struct live *live, const struct cgroup *cgroup, const struct run *run, const struct payload *payload);
+/*
+ * The signals that waited for GO, or for the messenger before them. The end of a messenger can be polled for; of GO nobody
+ * tells us: look again while live_waits_for_go.
+ */
+void live_pass_signals(struct live *live, const struct cgroup *cgroup, const struct run *run, const struct payload *payload);
+bool live_waits_for_go(const struct live *live);
 
-/* Its main process died at `end`: of a pause that is on, or whose end the keeper has not told us yet. */
+/*
+ * Its main process died at `end`: of a pause that is on, or whose end the keeper has not told us yet; and nobody is there to
+ * be signalled any more.
+ */
 void live_stop(struct live *live, const struct payload *payload, uint64_t end);
 
 /* Input `which` can be read, or its end came: at most one record of it. */

@@ -216,10 +216,10 @@ static uint64_t earlier(uint64_t one, uint64_t other)
   return one == 0 || (other != 0 && other < one) ? other : one;
 }
 
-/* When to look whether the signals that wait for GO can be passed on; 0: none waits. */
-static uint64_t signal_look(const struct watch *watch)
+/* When to look whether GO came, for which signals wait; 0: none does. */
+static uint64_t go_look(const struct watch *watch)
 {
-  return watch->run->live && watch->run->live->early_count > 0 ? imd_now_ns() + GO_STEP_NS : 0;
+  return watch->run->live && live_waits_for_go(watch->run->live) ? imd_now_ns() + GO_STEP_NS : 0;
 }
 
 /* NULL: for good. */
@@ -230,7 +230,7 @@ static const struct timespec *time_left(const struct watch *watch, struct timesp
                             ? 0
                             : earlier(earlier(earlier(watch->birth_deadline, watch->cell->explain.tick),
                                               earlier(watch->wall_look, watch->cpu_look)),
-                                      signal_look(watch));
+                                      go_look(watch));
   if (next == 0)
     return NULL;
   const uint64_t now = imd_now_ns(), rest = next > now ? next - now : 0;
@@ -254,6 +254,7 @@ static void watch_until_death(struct watch *watch)
         {.fd = watch->cause == 0 ? watch->cell->table : -1, .events = POLLPRI},
         {.fd = live ? live->inputs[0] : -1, .events = POLLIN},
         {.fd = live ? live->inputs[1] : -1, .events = POLLIN},
+        {.fd = live && watch->cause == 0 ? live->messenger : -1, .events = POLLIN},
     };
     struct timespec left;
     if (ppoll(events, sizeof events / sizeof events[0], time_left(watch, &left), NULL) < 0 && errno != EINTR)
@@ -280,7 +281,7 @@ static void watch_until_death(struct watch *watch)
       if (events[7 + i].revents)
         live_take(live, i);
     if (live && watch->cause == 0)
-      live_pass_early(live, watch->cgroup, watch->run, watch->payload);
+      live_pass_signals(live, watch->cgroup, watch->run, watch->payload);
     look_at_clock(watch);
   }
 }

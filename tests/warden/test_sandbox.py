@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from immured.isolation.abi import Cause, Measured, Message, Op, PlanKind, Stage
 from immured.isolation.messages import Frozen
 from immured.isolation.plan import Step
 from tests.warden.cell import PATIENCE_S, Cell, Pipes, Wish, bind, python
+from tests.warden.conftest import FLAGS
 from tests.warden.places import ALICE, directory
 from tests.warden.sandbox import ALONE, EMPTY, OVER, SANDBOX, Sandbox, shell
 from tests.warden.silent import SilentMount
@@ -261,6 +263,56 @@ def test_no_signal_that_comes_before_its_program_is_caught_by_ours(sandbox: Sand
         status = Path(f"/proc/{payload}/status").read_text().splitlines()
         assert [int(line.split()[1], 16) for line in status if line.startswith("SigCgt:")] == [0]
         waits.go().exited()
+
+
+@pytest.fixture
+def late(cells: Callable[..., Cell], harness: Path) -> Iterator[Sandbox]:
+    """Who passes its signals on stops before: a payload has a say in when and where he runs (sched_setaffinity(2))."""
+    program = harness.with_name("warden-of-late-signals")
+    sources = [*harness.parent.glob("*.o"), Path(__file__).with_name("late_signals.c")]
+    subprocess.run(["gcc", *FLAGS, *sources, "-Wl,--wrap=kill", "-o", program], check=True)
+    with Sandbox(cells(harness=program)) as one:
+        yield one
+
+
+def messengers(sandbox: Sandbox) -> list[int]:
+    """Who stopped on the way."""
+    wardens = children_of(sandbox.cell.process.pid)
+    return [pid for warden in wardens for pid in children_of(warden) if state_of(pid) == "T"]
+
+
+def test_nobody_waits_for_who_passes_a_signal_on(late: Sandbox) -> None:
+    one = late.start(shell("echo ready; exec sleep 1000"))
+    one.wait_for_output(b"ready\n")
+    one.signal(signal.SIGUSR1, everybody=True)
+    until(lambda: len(messengers(late)) == 1)
+    [messenger] = messengers(late)
+    one.kill()
+    assert one.exited().cause is Cause.KILLED
+    until(lambda: is_gone(messenger))
+
+
+def test_but_the_signals_that_come_after_it(late: Sandbox) -> None:
+    one = late.start(shell("trap 'echo first' USR1; trap 'echo second; exit' USR2; echo ready; while :; do :; done"))
+    one.wait_for_output(b"ready\n")
+    one.signal(signal.SIGUSR1, everybody=True)
+    until(lambda: len(messengers(late)) == 1)
+    [messenger] = messengers(late)
+    warden = parent_of(messenger)
+    slept = times_slept(warden)
+    one.signal(signal.SIGUSR2)
+    until(lambda: times_slept(warden) > slept)  # it has heard of it
+    os.kill(messenger, signal.SIGCONT)
+    assert one.result().stdout == b"ready\nfirst\nsecond\n"
+
+
+def test_and_an_end_of_everybody_waits_for_none(late: Sandbox) -> None:
+    one = late.start(shell("echo ready; exec sleep 1000"))
+    one.wait_for_output(b"ready\n")
+    one.signal(signal.SIGUSR1, everybody=True)
+    until(lambda: len(messengers(late)) == 1)
+    one.signal(signal.SIGKILL, everybody=True)
+    assert (one.exited().cause, one.exited().si_status) == (Cause.SIGNALED, signal.SIGKILL)
 
 
 def test_a_signal_that_does_not_exist_is_passed_over(sandbox: Sandbox) -> None:
