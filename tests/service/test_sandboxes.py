@@ -19,11 +19,13 @@ from immured.isolation.messages import Failed
 from immured.manifest.builtin import default_manifest, parse_map
 from immured.manifest.parameters import fill
 from immured.manifest.schema import Manifest, Program
+from immured.service.sandboxes.lifecycle import until_over
 from immured.service.sandboxes.logs import Log
 from immured.service.sandboxes.plain import from_plain, to_plain
 from immured.service.sandboxes.record import Record, RecordError, read_record, restore
 from immured.service.sandboxes.sandbox import Sandbox
 from immured.service.sandboxes.state import LIVE, MOVES, OVER, State
+from tests.patience import PATIENCE_S
 from tests.service.harness import Harness, serving, until
 from tests.service.test_runs import code_of, result_of
 
@@ -67,6 +69,24 @@ def test_without_a_ledger_nothing_lives(tmp_path: Path) -> None:
         assert harness.launcher.cells == {}
         assert list(harness.service.sandboxes) == []
         assert harness.service.sandboxes.live == 0
+
+    serving(tmp_path, scenario)
+
+
+def test_who_ends_one_that_is_called_off_waits_until_it_is_and_no_longer(tmp_path: Path) -> None:
+    async def scenario(harness: Harness) -> None:
+        kill = harness.launcher.kill
+        killed: list[int] = []
+        harness.launcher.kill = lambda run, cause=Cause.KILLED: killed.append(run)  # type: ignore[method-assign]
+        harness.ledger.close()
+        asking = harness.connect()
+        await asking.send(asking.envelope("sandbox.create", {}))
+        await until(lambda: killed)  # and its cell is still there
+        [sandbox] = harness.service.sandboxes
+        waiting = asyncio.create_task(until_over([sandbox], PATIENCE_S))
+        kill(sandbox.number)
+        assert code_of(await asking.reply()) == "ledger_unavailable"
+        assert await waiting == []
 
     serving(tmp_path, scenario)
 

@@ -140,6 +140,7 @@ class Birth:
         service.sandboxes.ended(sandbox)
         service.sandboxes.forget(sandbox)
         give_back(sandbox)
+        sandbox.over.set()
 
 
 def created_data(sandbox: Sandbox) -> dict[str, object]:
