@@ -11,6 +11,7 @@ from immured import Client
 from immured.client.errors import Refusal
 from immured.client.sandbox import Exec
 from immured.client.sandbox_questions import Terminal
+from tests.patience import PATIENCE_S
 from tests.siege.inside import GIVES, KEEPS, STOPS_ALL, begun, over, program
 
 pytestmark = pytest.mark.needs_root
@@ -37,7 +38,7 @@ def test_what_a_neighbour_writes_into_the_output_of_a_dead_one_is_bounded(client
 
     with client.sandbox() as sandbox:
         begun(sandbox, program(KEEPS, "writes"))
-        result = sandbox.exec(program(GIVES), on_stdout=take, on_stderr=take, timeout=60)
+        result = sandbox.exec(program(GIVES), on_stdout=take, on_stderr=take, timeout=PATIENCE_S)
     assert (result.cause, taken <= 2 * (5 << 20)) == ("exited", True), taken
 
 

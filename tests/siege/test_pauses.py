@@ -6,6 +6,7 @@ import pytest
 
 from immured import Client
 from immured.client.sandbox_questions import Terminal
+from tests.patience import PATIENCE_S
 from tests.sandboxes.waiting import until
 from tests.siege.inside import begun, over, program
 
@@ -114,7 +115,7 @@ def test_brothers_of_an_execs_process_end_with_it(client: Client, signal: str, p
     """They are children of its warden's."""
     others = "import os; print(sorted(int(name) for name in os.listdir('/proc') if name.isdigit())[1:])"
     with client.sandbox() as sandbox:
-        assert sandbox.exec(program(BROTHERS, signal, patience), timeout=60).cause == "exited"
+        assert sandbox.exec(program(BROTHERS, signal, patience), timeout=PATIENCE_S).cause == "exited"
         until(lambda: len(sandbox.exec(program(others)).stdout.split(b",")) == 1)
         sandbox.kill()
         assert sandbox.refresh().state == "ended"
