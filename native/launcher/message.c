@@ -6,9 +6,12 @@
 #include <string.h>
 #include <sys/socket.h>
 
+/* The most that a packet carries, the kernel's SCM_MAX_FD: what found no room here the kernel would close, and wait for. */
+enum { MOST_PASSED = 253 };
+
 union descriptors {
   struct cmsghdr align;
-  char space[CMSG_SPACE(sizeof(int) * IMD_MAX_FDS)];
+  char space[CMSG_SPACE(sizeof(int) * MOST_PASSED)];
 };
 
 void imd_fds_close(struct imd_fds *fds)
@@ -42,7 +45,7 @@ int imd_send_packet(int socket, uint32_t type, uint64_t id, const struct iovec *
 
   union descriptors control;
   if (nfds > 0) {
-    memset(&control, 0, sizeof control);
+    memset(&control, 0, CMSG_SPACE(sizeof(int) * nfds));
     message.msg_control = &control;
     message.msg_controllen = CMSG_SPACE(sizeof(int) * nfds);
     struct cmsghdr *cmsg = CMSG_FIRSTHDR(&message);
@@ -88,6 +91,8 @@ ssize_t imd_recv_packet(int socket, void *buffer, size_t size, struct imd_fds *f
   if (got < 0)
     return -1;
 
+  int beyond[MOST_PASSED];
+  size_t too_many = 0;
   for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&message); cmsg; cmsg = CMSG_NXTHDR(&message, cmsg)) {
     if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
       continue;
@@ -98,17 +103,18 @@ ssize_t imd_recv_packet(int socket, void *buffer, size_t size, struct imd_fds *f
       if (fds->count < IMD_MAX_FDS)
         fds->fd[fds->count++] = fd;
       else
-        close(fd);
+        beyond[too_many++] = fd;
     }
   }
-  if (message.msg_flags & MSG_CTRUNC)
-    imd_fds_close(fds);
+  imd_drop(beyond, too_many);
+  if (too_many > 0 || (message.msg_flags & MSG_CTRUNC))
+    imd_fds_drop(fds);
   if (got == 0)
     return 0;
 
   const struct imd_header *header = buffer;
   if ((message.msg_flags & MSG_TRUNC) || (size_t)got < sizeof *header || header->length != (size_t)got) {
-    imd_fds_close(fds);
+    imd_fds_drop(fds);
     errno = EBADMSG;
     return -1;
   }

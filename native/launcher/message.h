@@ -96,7 +96,8 @@ int imd_send_message(int socket, uint32_t type, uint64_t id, const void *body, s
 /*
  * One packet into `buffer` (8-aligned; at least IMD_MAX_PACKET, or IMD_W_MAX_PACKET in a warden). Returns its length,
  * 0 at the end of the connection, -1 with errno: EBADMSG for one that is shorter than its header, longer than the
- * buffer, or whose length lies. Where the kernel could not hand over every descriptor, none is: `fds->count` is 0.
+ * buffer, or whose length lies. Where there are more descriptors than IMD_MAX_FDS, or the kernel could not hand over every
+ * one, none is: `fds->count` is 0.
  * A peer that went without reading what we had sent is no error: what it had said comes first, then the end.
  */
 ssize_t imd_recv_packet(int socket, void *buffer, size_t size, struct imd_fds *fds, int flags);

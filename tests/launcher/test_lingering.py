@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from immured.isolation import messages
+from immured.isolation import abi, messages
 from immured.isolation.abi import Message
 from tests.launcher.conftest import HERE, built
 from tests.launcher.harness import Broker, plan_for
@@ -117,6 +117,28 @@ def test_a_run_of_nobodys_leaves_what_lingers(broker: Broker) -> None:
             os.close(one.detach())
         assert broker.of_run(run, PATIENCE_S).failed.stage
         assert heeded(broker)
+
+
+@pytest.mark.parametrize("place", [0, 64, 252])
+def test_of_more_descriptors_than_it_takes_none_holds_it_up(broker: Broker, place: int) -> None:
+    with broker.connection() as connection, lingering() as one:
+        fds = [broker.null] * 252
+        fds.insert(place, one.fileno())
+        run = messages.encode_prepare(1000, connection, plan_for("/bin/true"), in_memfd=False)
+        with asleep(broker):
+            broker.send(run, fds)
+            os.close(one.detach())
+        assert "descriptors" in broker.of_run(1000, PATIENCE_S).failed.text
+        assert heeded(broker)
+
+
+def test_what_comes_with_more_than_a_packet_holds_up_no_end(broker: Broker) -> None:
+    with lingering() as one:
+        with asleep(broker):
+            broker.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            broker.send(bytes(abi.MAX_PACKET + 1), [one.fileno()])
+            os.close(one.detach())
+        assert broker.process.wait(PATIENCE_S) != 0
 
 
 def test_what_comes_out_of_band_is_read_with_what_it_carries(broker: Broker) -> None:
