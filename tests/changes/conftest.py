@@ -90,7 +90,7 @@ def capture(caller: Client, project: Path) -> Iterator[Callable[..., Captured]]:
             "schema": 1,
             "name": "captured",
             "filesystem": {"capture": [str(project)], **filesystem},
-            "limits": {"memory": "512M", "disk": "64M"},
+            "limits": {"memory": "512M", "disk": "64M", "wall": "10m"},
         }
         sandbox = caller.sandbox(manifest=manifest)
         made.append(sandbox)

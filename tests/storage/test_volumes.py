@@ -51,7 +51,7 @@ def test_no_more_files_go_in_than_it_holds(shell: Shell, volume: str) -> None:
 
 
 def test_one_sandbox_has_it_at_a_time(client: Client, shell: Shell, volume: str) -> None:
-    manifest = {"schema": 1, "filesystem": {"volumes": at(volume)}}
+    manifest = {"schema": 1, "filesystem": {"volumes": at(volume)}, "limits": {"wall": "10m"}}
     command = ["/bin/sh", "-c", "echo yes > /cache/held; echo there; exec sleep 600"]
     with client.start(command, manifest=manifest) as running:
         assert next(iter(running)) == ("stdout", b"there\n")
