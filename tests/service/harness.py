@@ -232,7 +232,7 @@ class FakeLauncher:
         """A sandbox that lived on without a broker; `record` is not taken over."""
         self.cells[number] = FakeCell(self.loop.create_future(), self.loop.create_future(), os.dup(record))
         self.cells[number].created.set_result(True)
-        self.kept = (*self.kept, KeptSandbox(number, os.dup(record), 60 * 10**9, frozen, ()))
+        self.kept = (*self.kept, KeptSandbox(number, os.dup(record), time.monotonic_ns() + 60 * 10**9, frozen, ()))
 
     def exec(
         self,

@@ -6,6 +6,7 @@ Ends that were told while nobody listened come by the same way, before or betwee
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ __all__ = ["Keeping"]
 class _Sandbox:
     said: Kept
     record: int
+    ends_ns: int
     execs: list[KeptExec] = field(default_factory=list)
 
 
@@ -57,7 +59,7 @@ class Keeping:
         if kept.kind is KeptKind.SANDBOX:
             self._awaited.discard(number)
             if fds and number not in self.ends:
-                self._found[number] = _Sandbox(kept, fds.pop(0))
+                self._found[number] = _Sandbox(kept, fds.pop(0), time.monotonic_ns() + kept.wall_left_ns)
                 self._lives[number] = outcome
         else:
             sandbox = self._found.get(kept.sandbox)
@@ -89,7 +91,7 @@ class Keeping:
             self._awaited | {number for number, one in self._found.items() if len(one.execs) < one.said.execs}
         )
         self.sandboxes = tuple(
-            KeptSandbox(number, one.record, one.said.wall_left_ns, one.said.frozen, tuple(one.execs))
+            KeptSandbox(number, one.record, one.ends_ns, one.said.frozen, tuple(one.execs))
             for number, one in sorted(self._found.items())
         )
         self._found.clear()

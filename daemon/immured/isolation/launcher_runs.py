@@ -105,12 +105,12 @@ class KeptExec:
 
 @dataclass(frozen=True, slots=True)
 class KeptSandbox:
-    """A sandbox that lived on without a broker. The receiver owns `record`, what its broker knew of it; `wall_left_ns`
-    is what it has to live."""
+    """A sandbox that lived on without a broker. The receiver owns `record`, what its broker knew of it; `ends_ns` is
+    when its time to live is over, by the monotonic clock: a broker does much between hearing of it and adopting it."""
 
     number: int
     record: int
-    wall_left_ns: int
+    ends_ns: int
     frozen: bool
     execs: tuple[KeptExec, ...]
 

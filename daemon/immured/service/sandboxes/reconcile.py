@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -157,7 +158,7 @@ def _restored(
     sandbox.record = record
     sandbox.intent = entry.seq
     sandbox.state = State.PAUSED if kept.frozen and values.get("paused", True) else State.READY
-    sandbox.expires_ms = service.clock() + kept.wall_left_ns // 1_000_000
+    sandbox.expires_ms = service.clock() + (kept.ends_ns - time.monotonic_ns()) // 1_000_000
     return sandbox
 
 
