@@ -7,8 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,10 @@ from immured.ledger.keys import load_private, load_vkeys
 from immured.ledger.tree import Frontier
 from tests.entries import entries_in
 from tests.ledger.witness.process import Process, immure, serving
-from tests.patience import PATIENCE_S
+from tests.patience import until
 from tests.preflight.places import USER, exporters
 
 pytestmark = pytest.mark.needs_root
-
-
-def until(so: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 class Host:
