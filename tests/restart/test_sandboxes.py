@@ -17,7 +17,7 @@ from immured.client.throwaway import ThrowawayDaemon
 from immured.errors import ImmuredError
 from immured.host.cgroup import cgroup2_mount
 from tests.entries import entries_in
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, UNHURRIED
 from tests.sandboxes.waiting import code, until
 
 pytestmark = pytest.mark.needs_root
@@ -38,8 +38,8 @@ def die_and_come_back(daemon: ThrowawayDaemon) -> None:
 
 def test_adopted_it_is_as_it_was(mortal: ThrowawayDaemon) -> None:
     with mortal.client() as client:
-        options: dict[str, Any] = {"labels": {"a": "b"}, "env": {"GREETING": "hello"}, "limits": {"wall": "50s"}}
-        made = client.sandbox(name="work", ttl="10m", **options)
+        options: dict[str, Any] = {"labels": {"a": "b"}, "env": {"GREETING": "hello"}, "limits": {"wall": "8m"}}
+        made = client.sandbox(name="work", ttl="10m", manifest=UNHURRIED, **options)
         made.exec(["/bin/sh", "-c", "echo kept > /tmp/note"])
         counting = made.start(COUNTING)
         until(lambda: counting.logs().next > 20)
@@ -53,7 +53,7 @@ def test_adopted_it_is_as_it_was(mortal: ThrowawayDaemon) -> None:
         assert abs(facts.expires_ms - made.facts.expires_ms) < 5_000
         assert again.exec(["/bin/sh", "-c", "cat /tmp/note; echo $GREETING"]).stdout == b"kept\nhello\n"
         with pytest.raises(ImmuredError) as refused:
-            again.exec(["/bin/true"], limits={"wall": "55s"})  # the limits that it was made with
+            again.exec(["/bin/true"], limits={"wall": "9m"})  # the limits that it was made with
         assert code(refused) == "bad_argument"
         still = again.find(counting.id)
         assert still.logs().output.startswith(seen)  # it went on, and its log with it
@@ -72,7 +72,7 @@ def test_adopted_it_is_as_it_was(mortal: ThrowawayDaemon) -> None:
 
 def test_its_input_goes_on_after_the_restart(mortal: ThrowawayDaemon) -> None:
     with mortal.client() as client:
-        made = client.sandbox(name="work")
+        made = client.sandbox(name="work", manifest=UNHURRIED)
         reader = made.start(["/bin/sh", "-c", "while read line; do echo got $line; done; exit 9"])
         until(lambda: any(one.state == "running" for one in made.execs()))
     die_and_come_back(mortal)
@@ -117,7 +117,7 @@ def test_paused_it_is_found_paused(mortal: ThrowawayDaemon) -> None:
 def test_one_that_stood_still_to_be_saved_goes_on(mortal: ThrowawayDaemon) -> None:
     """Nobody paused it: it is not for its owner to find out that somebody has to resume it."""
     with mortal.client() as client:
-        made = client.sandbox(name="work")
+        made = client.sandbox(name="work", manifest=UNHURRIED)
         assert made.exec(["/bin/dd", "if=/dev/zero", "of=/tmp/big", "bs=1M", "count=200"]).exit_code == 0
         counting = made.start(COUNTING)
 
@@ -178,7 +178,7 @@ def test_ended_where_its_policy_says_so(mortal: ThrowawayDaemon) -> None:
 
 def test_what_ended_meanwhile_is_told(mortal: ThrowawayDaemon) -> None:
     with mortal.client() as client:
-        other = client.sandbox()
+        other = client.sandbox(manifest=UNHURRIED)
         short = other.start(["/bin/sh", "-c", "trap 'exit 4' TERM; echo set; while :; do sleep 0.05; done"])
         until(lambda: short.logs().output)  # let go is not begun: TERM would end a shell that has set nothing yet
         made = client.sandbox(ttl=3)
@@ -220,7 +220,7 @@ def processes(sandbox: str) -> list[int]:
 
 def test_an_attached_exec_and_a_command_that_were_open_are_lost(mortal: ThrowawayDaemon) -> None:
     client = mortal.client()
-    made = client.sandbox()
+    made = client.sandbox(manifest=UNHURRIED)
 
     def wait_for_it() -> None:
         with contextlib.suppress(Exception):

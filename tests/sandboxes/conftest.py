@@ -12,13 +12,14 @@ from immured.client.sandbox import Sandbox
 from immured.client.throwaway import ThrowawayDaemon
 from tests.daemon import client, daemon
 from tests.entries import entries_in
+from tests.patience import UNHURRIED
 
 __all__ = ["client", "daemon", "entries", "sandbox"]
 
 
 @pytest.fixture
 def sandbox(client: Client) -> Iterator[Sandbox]:
-    with client.sandbox() as made:
+    with client.sandbox(manifest=UNHURRIED) as made:
         yield made
 
 

@@ -11,6 +11,7 @@ from immured import Client
 from immured.client import Sandbox
 from immured.client.throwaway import ThrowawayDaemon
 from tests.daemon import client, daemon
+from tests.patience import UNHURRIED
 from tests.terminal.person import IMMURE, Person
 
 __all__ = ["client", "daemon"]
@@ -22,7 +23,7 @@ Sit = Callable[..., Person]
 
 @pytest.fixture
 def sandbox(client: Client) -> Iterator[Sandbox]:
-    with client.sandbox(ttl="10m", limits={"pids": 100}) as made:
+    with client.sandbox(ttl="10m", manifest=UNHURRIED, limits={"pids": 100}) as made:
         yield made
 
 

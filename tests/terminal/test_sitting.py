@@ -10,7 +10,7 @@ import pytest
 from immured import Client
 from immured.client import Sandbox, Terminal
 from immured.client.throwaway import ThrowawayDaemon
-from tests.patience import PATIENCE_S, until
+from tests.patience import PATIENCE_S, UNHURRIED, until
 from tests.sandboxes.waiting import has_the_terminal
 from tests.terminal.conftest import PROMPT, Sit
 from tests.terminal.person import IMMURE, Person
@@ -197,7 +197,7 @@ def test_a_command_on_a_terminal(sit: Sit) -> None:
 def test_a_daemon_that_dies_and_comes_back_is_a_pause_in_a_terminal_that_goes_on() -> None:
     with ThrowawayDaemon() as daemon:
         with daemon.client() as client:
-            made = client.sandbox(keep=True)
+            made = client.sandbox(manifest=UNHURRIED, keep=True)
             left = made.start(["/bin/bash"], terminal=Terminal())
         with Person([*IMMURE, "sandbox", "attach", "--state", str(daemon.state), made.id, left.id]) as person:
             person.see(PROMPT)
