@@ -132,20 +132,21 @@ async def _until_ready(one: Exec) -> int:
     """The length of its log, once its last line says that it waits. Raises Refused `template_failed`."""
     log = one.log
     assert log is not None  # noqa: S101 - kept ones have a log
-    said = asyncio.Event()
-    who = object()
-    log.listen(who, said.set)
-    try:
-        async with asyncio.timeout(_READY_S):
-            while one.live:
-                said.clear()
-                out = b"".join(piece.data for piece in log.read(0, 1 << 20).pieces if piece.stream == "stdout")
-                if out.endswith(READY):
-                    return sum(log.totals)
-                await said.wait()
-    except TimeoutError:
-        pass
-    finally:
-        log.forget(who)
-    last = b"".join(piece.data for piece in log.read(0, 1 << 20).pieces)[-400:].decode(errors="replace").strip()
+    with one.reading():
+        said = asyncio.Event()
+        who = object()
+        log.listen(who, said.set)
+        try:
+            async with asyncio.timeout(_READY_S):
+                while one.live:
+                    said.clear()
+                    out = b"".join(piece.data for piece in log.read(0, 1 << 20).pieces if piece.stream == "stdout")
+                    if out.endswith(READY):
+                        return sum(log.totals)
+                    await said.wait()
+        except TimeoutError:
+            pass
+        finally:
+            log.forget(who)
+        last = b"".join(piece.data for piece in log.read(0, 1 << 20).pieces)[-400:].decode(errors="replace").strip()
     raise Refused("template_failed", f"its program ended or does not wait: {last or 'it said nothing'}", "see its log")
