@@ -185,7 +185,8 @@ class Pending:
         """Whether it is, now. Raises Refused("ledger_unavailable") where it never will be."""
 
     def durable(self) -> asyncio.Future[PlacedReceipt]:
-        """What to await on the running event loop until the entry is durable. Raises Refused("ledger_unavailable")."""
+        """What to await on the running event loop until the entry is durable. Who awaits a later one may go on before:
+        where the order matters, a lock or the entries' indices have to say it. Raises Refused("ledger_unavailable")."""
 
     def wait(self, timeout: float | None = None) -> PlacedReceipt:
         """Wait in this thread. Raises Refused("ledger_unavailable"), TimeoutError."""
