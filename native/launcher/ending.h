@@ -6,6 +6,7 @@
 #include "cgroup.h"
 #include "message.h"
 #include "payload.h"
+#include "protect.h"
 #include "run.h"
 
 #include <sys/uio.h>
@@ -15,7 +16,7 @@ struct warden {
   struct cgroup cgroup;
   struct payload payload;
   struct run run;
-  struct imd_fds held;             /* places that are not there, see protect.h */
+  struct held held;                /* places that are not there */
 };
 
 /* IMD_FAILED about `id` to the broker alone; what is to be torn down is the caller's. -1 with errno. */

@@ -148,7 +148,7 @@ _Noreturn void exec_main(const struct exec_start *start, struct order *order, pi
   let_go(start, order);
   struct live live = LIVE_NONE;
   struct warden exec = {.cell = start->sandbox->cell, .cgroup = CGROUP_NONE, .payload = {-1, -1, start->birth, NULL},
-                        .run = RUN_NONE(start->channel)};
+                        .run = RUN_NONE(start->channel), .held = HELD_NONE};
   exec.cell.shared = true;
   exec.cell.init = exec.cell.leash = exec.cell.table = -1;
   exec.cell.places.count = 0;

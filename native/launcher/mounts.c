@@ -24,7 +24,7 @@ struct work {
   struct cell *cell;
   const struct run *run;
   struct sources *sources;
-  struct findings *findings;       /* what is held, see protect.h */
+  struct held *held;
   bool touched;                    /* a step before this one did something else than a tmpfs */
 };
 
@@ -308,7 +308,7 @@ static int apply_hide(struct work *work, const struct imd_plan_step *step, struc
 static int apply_protect(struct work *work, const struct imd_plan_step *step, struct imd_error *err)
 {
   const char *path = imd_plan_string_at(step, 0, NULL);
-  return protect_place(work->cell, work->run, path, step->numbers[0], work->findings, err);
+  return protect_place(work->cell, work->run, path, step->numbers[0], work->held, err);
 }
 
 /* The file system checks our access as if we were the payload: its ids, and none of root's overrides. */
@@ -481,8 +481,8 @@ static bool leaves_spares_alone(uint32_t op)
 
 static int apply_all(void *argument, struct findings *findings, struct imd_error *err)
 {
+  (void)findings;
   struct work *work = argument;
-  work->findings = findings;
   struct imd_plan_cursor cursor = {.plan = work->run->plan};
   for (struct imd_plan_step step; imd_plan_next(&cursor, &step);) {
     err->step = step.index;
@@ -675,13 +675,11 @@ static bool is_sandbox(const struct run *run)
   return ((const struct imd_plan *)run->plan)->kind == IMD_PLAN_SANDBOX;
 }
 
-static int apply_plan(struct cell *cell, const struct run *run, struct sources *sources, bool walks,
-                      struct imd_fds *held, struct imd_error *err)
+static int apply_plan(struct cell *cell, const struct run *run, struct sources *sources, bool walks, struct held *held,
+                      struct imd_error *err)
 {
-  struct work work = {.cell = cell, .run = run, .sources = sources};
-  struct findings findings = {.which = 0};
-  const int result = walks ? guarded_call(cell, run, apply_all, &work, &findings, err) : apply_all(&work, &findings, err);
-  *held = findings.fds;
+  struct work work = {.cell = cell, .run = run, .sources = sources, .held = held};
+  const int result = walks ? guarded_call(cell, run, apply_all, &work, NULL, err) : apply_all(&work, NULL, err);
   if (result < 0 || (walks && find_root(&cell->view, err) < 0))
     return -1;
   bool found = false;
@@ -701,13 +699,14 @@ static int watch_mounts(struct cell *cell, struct imd_error *err)
              : 0;
 }
 
-int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_fds *held,
+int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct held *held,
                  struct imd_error *err)
 {
-  held->count = 0;
   if (prepare_layers(cell, run, sources, err) < 0)
     return -1;
   const bool walks = walks_sources(run);
+  if (walks && held_open(held, err) < 0)
+    return -1;
   if (walks)
     covers_begin();
   const int result = apply_plan(cell, run, sources, walks, held, err);

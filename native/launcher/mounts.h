@@ -4,8 +4,8 @@
 
 #include "cell.h"
 #include "error.h"
-#include "message.h"
 #include "peer.h"
+#include "protect.h"
 #include "run.h"
 
 /*
@@ -18,7 +18,7 @@
  * then answers POLLPRI, as for a mount that a caller's tree brought along; `cell->covers` are those that the plan made.
  * Fails with ESTALE where one of them went before that.
  */
-int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct imd_fds *held,
+int mounts_apply(struct cell *cell, const struct run *run, struct sources *sources, struct held *held,
                  struct imd_error *err);
 
 /* How many mounts the cell has; the caller is in it. -1 with errno. */

@@ -1,24 +1,37 @@
 #define _GNU_SOURCE
 #include "protect.h"
+#include "guard.h"
 #include "kernel.h"
+#include "message.h"
 #include "util.h"
 #include "vfs.h"
 
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/fsuid.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
 
 /* How a placeholder is known, also to the run that finds one which a killed daemon left: empty, this mode, this time. */
-enum { HELD_MODE = S_ISVTX | 0444 };
+enum { HELD_MODE = S_ISVTX | 0444, MOST_HELD = 64 };
 enum { ATTEMPTS = 500, PAUSE_NS = 2000000 };
 
 #define target_fail(err, ...) imd_fail((err), IMD_STAGE_TARGET, errno, __VA_ARGS__)
+
+int held_open(struct held *held, struct imd_error *err)
+{
+  int pair[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+    return imd_fail(err, IMD_STAGE_MOUNT, errno, "a socket");
+  *held = (struct held){.in = pair[0], .out = pair[1]};
+  return 0;
+}
 
 int protect_pin(const struct view *view, const char *path, struct imd_error *err)
 {
@@ -100,7 +113,7 @@ static int put_placeholder(const struct cell *cell, const struct run *run, int d
 }
 
 /* 0: held. 1: it went meanwhile, or somebody is about to remove it: look again. */
-static int hold(const struct cell *cell, int place, struct findings *findings)
+static int hold(const struct cell *cell, int place, struct held *held)
 {
   struct stat st;
   cleanup_fd int file = reopen(cell, place, O_RDWR);
@@ -112,11 +125,14 @@ static int hold(const struct cell *cell, int place, struct findings *findings)
     return -1;
   if (st.st_nlink == 0)
     return 1;
-  if (findings->fds.count == IMD_MAX_FDS) {
+  if (held->count == MOST_HELD) {
     errno = ENOSPC;
     return -1;
   }
-  findings->fds.fd[findings->fds.count++] = imd_take_fd(&file);
+  if (imd_send_packet(held->in, 0, 0, NULL, 0, &file, 1, MSG_DONTWAIT) < 0)
+    return -1;
+  held->count++;
+  imd_take_fd(&file);              /* not to be closed */
   return 0;
 }
 
@@ -177,7 +193,7 @@ static bool is_mount(int place)
 }
 
 /* What is there becomes read-only. 0: so it is. 1: look again. */
-static int keep(const struct cell *cell, const char *path, const struct found *found, struct findings *findings,
+static int keep(const struct cell *cell, const char *path, const struct found *found, struct held *held,
                 struct imd_error *err)
 {
   struct statvfs mounted;
@@ -194,9 +210,9 @@ static int keep(const struct cell *cell, const char *path, const struct found *f
     return target_fail(err, "%s has other names, by which it could be written", path);
   }
   if (is_placeholder(&found->st) && !view_owns(&cell->view, found->place)) {
-    const int held = hold(cell, found->place, findings);
-    if (held != 0)
-      return held < 0 ? target_fail(err, "%s, which is held for runs", path) : 1;
+    const int result = hold(cell, found->place, held);
+    if (result != 0)
+      return result < 0 ? target_fail(err, "%s, which is held for runs", path) : 1;
   }
   return cover(path, found->place, err);
 }
@@ -217,8 +233,8 @@ static int make(const struct cell *cell, const struct run *run, const char *path
   return result == 0;
 }
 
-int protect_place(const struct cell *cell, const struct run *run, const char *path, uint64_t absent,
-                  struct findings *findings, struct imd_error *err)
+int protect_place(const struct cell *cell, const struct run *run, const char *path, uint64_t absent, struct held *held,
+                  struct imd_error *err)
 {
   if (protect_pin(&cell->view, path, err) < 0)
     return -1;
@@ -230,7 +246,7 @@ int protect_place(const struct cell *cell, const struct run *run, const char *pa
       errno = found.place < 0 ? ENOENT : ENOTDIR;
       return absent == IMD_ABSENT_PASSED ? 0 : target_fail(err, "%s", path);
     }
-    const int result = found.place >= 0 ? keep(cell, path, &found, findings, err) : make(cell, run, path, &found, err);
+    const int result = found.place >= 0 ? keep(cell, path, &found, held, err) : make(cell, run, path, &found, err);
     /* Also where it needs no cover: it stands in a mount that nobody may write to, or is one. */
     if (result == 0)
       covers_note(found.place >= 0 ? found.place : found.above);
@@ -308,30 +324,40 @@ static void remove_one(const struct run *run, int directory, int file, const cha
 struct release {
   const struct cell *cell;
   const struct run *run;
-  const struct imd_fds *held;
+  const struct held *held;
 };
+
+/* The next of them; -1: that was the last. */
+static int take_out(const struct held *held)
+{
+  struct imd_header header;
+  struct imd_fds fds;
+  return imd_recv_packet(held->out, &header, sizeof header, &fds, MSG_DONTWAIT) > 0 && fds.count == 1 ? fds.fd[0] : -1;
+}
 
 /* In the host's mount namespace: in the cell's they are mount points, which cannot be removed. */
 static int release(void *argument, struct findings *findings, struct imd_error *err)
 {
   (void)findings;
   const struct release *work = argument;
-  char paths[IMD_MAX_FDS][PATH_MAX];
-  const char *names[IMD_MAX_FDS];
-  int directories[IMD_MAX_FDS];
-  for (uint32_t i = 0; i < work->held->count; i++)
-    directories[i] = find_directory(work->cell, work->held->fd[i], paths[i], sizeof paths[i], &names[i]);
+  char paths[MOST_HELD][PATH_MAX];
+  const char *names[MOST_HELD];
+  int files[MOST_HELD], directories[MOST_HELD];
+  uint32_t count = 0;
+  for (; count < MOST_HELD && (files[count] = take_out(work->held)) >= 0; count++)
+    directories[count] = find_directory(work->cell, files[count], paths[count], sizeof paths[count], &names[count]);
   if (setns(work->cell->config->host_mounts, CLONE_NEWNS) < 0)
     return imd_fail(err, IMD_STAGE_MOUNT, errno, "the host's mount namespace");
-  for (uint32_t i = 0; i < work->held->count; i++)
+  for (uint32_t i = 0; i < count; i++)
     if (directories[i] >= 0)
-      remove_one(work->run, directories[i], work->held->fd[i], names[i]);
+      remove_one(work->run, directories[i], files[i], names[i]);
   return 0;
 }
 
-void protect_release(const struct cell *cell, const struct run *run, struct imd_fds *held)
+void protect_release(const struct cell *cell, const struct run *run, const struct held *held)
 {
-  if (held->count == 0)
+  struct pollfd any = {.fd = held->out, .events = POLLIN};
+  if (poll(&any, 1, 0) <= 0)
     return;
   /* Nothing that the launcher has to say to a run that is over keeps this from being done. */
   struct run over = *run;
@@ -340,5 +366,4 @@ void protect_release(const struct cell *cell, const struct run *run, struct imd_
   struct imd_error err = IMD_ERROR_INIT;
   if (guarded_call(cell, &over, release, &work, NULL, &err) < 0)
     imd_log("placeholders stay behind: %s", err.text);
-  imd_fds_close(held);
 }

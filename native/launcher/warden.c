@@ -53,7 +53,7 @@ static void serve(struct warden *warden)
 
 _Noreturn void warden_main(const struct warden_config *config, int launcher_fd)
 {
-  struct warden warden = {.cgroup = CGROUP_NONE, .payload = PAYLOAD_NONE, .run = RUN_NONE(launcher_fd)};
+  struct warden warden = {.cgroup = CGROUP_NONE, .payload = PAYLOAD_NONE, .run = RUN_NONE(launcher_fd), .held = HELD_NONE};
   struct imd_error err = IMD_ERROR_INIT;
   if (cell_make(&warden.cell, config, &err) < 0)
     ending_fail(&warden, &err);

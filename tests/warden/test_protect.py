@@ -17,10 +17,13 @@ from immured.isolation import abi
 from immured.isolation.abi import Absent, BindFlag, Cause, Op, Stage
 from immured.isolation.messages import Exited
 from immured.isolation.plan import Step
+from tests.hostile.balking import FLUSH, BalkingMount
 from tests.warden.cell import Cell, Run, Wish, bind, file
 from tests.warden.places import ALICE, BOB, directory, give, shell, text
+from tests.warden.sandbox import Sandbox
 
 HELD_MODE = 0o101444
+KERNEL = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2]))
 
 
 @pytest.fixture
@@ -319,6 +322,29 @@ def test_a_writable_file_stays_writable_under_a_name_below_it(cell: Cell, tree: 
     step = Step(Op.PROTECT, (Absent.HELD,), (b"/note/.git",))
     cell.run(shell("echo x > /note", bind(note, "/note", BindFlag.WRITE), step), ALICE).succeeded()
     assert note.read_text() == "x\n"
+
+
+@pytest.fixture
+def not_closed(tree: Path) -> Iterator[None]:
+    """The tree is a file system whose server shows a placeholder, and never answers who closes it."""
+    with BalkingMount(tree, uid=ALICE.uid, mode=HELD_MODE, mapped=True) as mount:
+        mount.ignored = {FLUSH}
+        yield
+
+
+@pytest.mark.skipif(KERNEL < (6, 12), reason="FUSE has no idmapped mounts here, so it is never to be written")
+@pytest.mark.usefixtures("not_closed")
+def test_a_file_that_cannot_be_closed_is_held_by_a_run_that_ends(cell: Cell, tree: Path) -> None:
+    attempt(cell, tree, "true", protect("f")).succeeded()
+
+
+@pytest.mark.skipif(KERNEL < (6, 12), reason="FUSE has no idmapped mounts here, so it is never to be written")
+@pytest.mark.usefixtures("not_closed")
+def test_and_by_a_sandbox_in_which_execs_begin_and_end(cell: Cell, tree: Path) -> None:
+    wish = shell("-", bind(tree, "/t", BindFlag.WRITE), protect("f"))
+    with Sandbox(cell, wish, ALICE) as sandbox:
+        assert sandbox.run(shell("echo ran")).succeeded() == "ran\n"
+        assert sandbox.kill().cause is Cause.KILLED
 
 
 def test_holding_and_letting_go_at_once_by_many_runs(cells: Callable[..., Cell], tree: Path) -> None:
