@@ -127,6 +127,13 @@ def test_processors_that_others_hold_are_told_from_those_that_went_away(error: i
     assert failure_fields(Failed(Stage.PROCESSORS, None, error, ""), STEPS)["code"] == code
 
 
+def test_what_was_replaced_while_a_run_was_set_up_is_a_reason_to_try_again() -> None:
+    failed = Failed(Stage.MOUNT, None, errno.ESTALE, "what the plan covers was replaced meanwhile")
+    failure = failure_fields(failed, STEPS)
+    assert failure["code"] == "setup_failed"
+    assert str(failure["remedy"]).startswith("try again")
+
+
 def test_a_failure_in_the_cell_names_no_path() -> None:
     assert "path" not in failure_fields(Failed(Stage.CELL, None, errno.EAGAIN, "clone"), STEPS)
 

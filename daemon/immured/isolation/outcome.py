@@ -159,6 +159,8 @@ def _code(report: Failed, step: Step | None) -> tuple[str, str]:
         return _FILE_CODES[report.errno]
     if report.stage is Stage.SANDBOX:
         return "setup_failed", "`sandbox.show` says whether the sandbox lives; where it does, try again"
+    if report.stage is Stage.MOUNT and report.errno == errno.ESTALE:
+        return "setup_failed", "try again: somebody replaced a file meanwhile that is protected, hidden or mounted on"
     if report.errno in _BUSY:
         return "setup_failed", "the host is out of what the error names; try again, or raise the limit"
     return "setup_failed", "see `immure doctor`; if it finds nothing, report this message"
