@@ -33,6 +33,13 @@ def test_what_one_run_wrote_the_next_one_finds_as_its_own(shell: Shell, volume: 
     assert second.stdout.decode().split() == ["kept", "1000:644"]
 
 
+def test_what_is_protected_in_it_cannot_be_made_while_a_run_lasts(shell: Shell, volume: str) -> None:
+    made = "echo new > /cache/.envrc; cat /cache/.envrc; stat -c %a /cache/.envrc"
+    held = shell(made, volumes=at(volume), protect=["/cache/.envrc"])
+    assert (held.stdout, b"Read-only" in held.stderr) == (b"1444\n", True)
+    assert shell(made, volumes=at(volume)).stdout == b"new\n644\n"
+
+
 def test_no_more_bytes_go_in_than_it_holds(client: Client, shell: Shell, volume: str) -> None:
     script = "dd if=/dev/zero of=/cache/big bs=1M count=64 2>&1; stat -c %s /cache/big"
     said = shell(script, volumes=at(volume)).stdout.decode()
