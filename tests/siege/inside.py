@@ -23,7 +23,8 @@ server.bind("/tmp/keeps")
 server.listen(16)
 print("begun", flush=True)
 
-def write(fds):
+def write(peer, fds):
+    peer.recv(1)
     while sys.argv[1] == "writes":
         for fd in fds:
             try:
@@ -36,10 +37,10 @@ while True:
     peer, _ = server.accept()
     _, fds, _, _ = socket.recv_fds(peer, 16, 8)
     kept.append(fds)
-    threading.Thread(target=write, args=(fds,), daemon=True).start()
+    threading.Thread(target=write, args=(peer, fds), daemon=True).start()
     peer.send(b"taken")
 """
-"""Takes descriptors, and keeps them; `writes`: into them, without end."""
+"""Takes descriptors, and keeps them; `writes`: into them, from the end of who gave them on, and without one."""
 
 GIVES: Final = """
 import socket

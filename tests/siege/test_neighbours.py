@@ -11,7 +11,7 @@ from immured import Client
 from immured.client.errors import Refusal
 from immured.client.sandbox import Exec
 from immured.client.sandbox_questions import Terminal
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, UNHURRIED
 from tests.siege.inside import GIVES, KEEPS, STOPS_ALL, begun, over, program
 
 pytestmark = pytest.mark.needs_root
@@ -23,28 +23,29 @@ SIZE = Terminal(24, 80)
 def test_who_was_passed_the_output_does_not_hold_the_end(
     client: Client, keeper: str, terminal: Terminal | None
 ) -> None:
-    with client.sandbox() as sandbox:
+    with client.sandbox(manifest=UNHURRIED) as sandbox:
         begun(sandbox, program(KEEPS, keeper))
         assert over(sandbox.start(program(GIVES), terminal=terminal)).cause == "exited"
 
 
 def test_what_a_neighbour_writes_into_the_output_of_a_dead_one_is_bounded(client: Client) -> None:
-    """Streamed, where no capture's bound holds it."""
+    """Streamed, where no capture's bound holds it. Once its end is heard, 5 MiB of each are taken at most; what comes
+    before that is output as any other."""
     taken = 0
 
     def take(data: bytes) -> None:
         nonlocal taken
         taken += len(data)
 
-    with client.sandbox() as sandbox:
+    with client.sandbox(manifest=UNHURRIED) as sandbox:
         begun(sandbox, program(KEEPS, "writes"))
         result = sandbox.exec(program(GIVES), on_stdout=take, on_stderr=take, timeout=PATIENCE_S)
-    assert (result.cause, taken <= 2 * (5 << 20)) == ("exited", True), taken
+    assert (result.cause, taken < 64 << 20) == ("exited", True), taken
 
 
 def test_a_neighbour_that_stops_everybody_keeps_none_from_ending(client: Client) -> None:
     """Also those that are on their way to their program."""
-    with client.sandbox() as sandbox:
+    with client.sandbox(manifest=UNHURRIED) as sandbox:
         begun(sandbox, program(STOPS_ALL))
         for _ in range(4):
             assert over(sandbox.start(["/bin/sleep", "30"], limits={"wall": "500ms"})).cause in {"timeout", "killed"}
@@ -58,7 +59,7 @@ def signal_for_ever(one: Exec) -> None:
 def test_who_stops_all_of_its_own_keeps_its_time(client: Client) -> None:
     """What carries signals in from outside has to be there for a moment, among the payload's processes."""
     deaf = "import os, signal\nfor number in (1, 2, 3, 15):\n    signal.signal(number, signal.SIG_IGN)\nos.fork()\n"
-    with client.sandbox() as sandbox:
+    with client.sandbox(manifest=UNHURRIED) as sandbox:
         one = begun(sandbox, program(deaf + STOPS_ALL), terminal=SIZE, limits={"wall": "6s"})
         one.signal("TERM")
         with pytest.raises(Refusal) as refused:  # for as long as it has: then there is nobody to tell
@@ -120,14 +121,14 @@ try:
     open("/usr/new", "w")
 except OSError:
     print("begun", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
 def test_neither_a_neighbour_nor_its_explainer_is_reached(client: Client) -> None:
     """Where the kernel keeps domains of Landlock apart, for signals too (since 6.12)."""
     abi = client.status()["host"]["landlock_abi"]  # type: ignore[index]
-    with client.sandbox() as sandbox:
+    with client.sandbox(manifest=UNHURRIED) as sandbox:
         victim = begun(sandbox, program(EXPLAINED))
         said: dict[str, dict[str, Any]] = json.loads(sandbox.exec(program(REACHES)).stdout)
         facts = victim.facts()
@@ -160,7 +161,7 @@ print(json.dumps({"take": tried(0x540E), "steal": tried(0x540E, 1), **said}))
 
 def test_a_neighbours_terminal_is_neither_taken_nor_typed_into(client: Client) -> None:
     """What it shows can be added to: execs of one sandbox are one user."""
-    with client.sandbox() as sandbox:
-        begun(sandbox, ["/bin/sh", "-c", "echo begun; exec sleep 60"], terminal=SIZE)
+    with client.sandbox(manifest=UNHURRIED) as sandbox:
+        begun(sandbox, ["/bin/sh", "-c", "echo begun; exec sleep 600"], terminal=SIZE)
         said = json.loads(sandbox.exec(program(TERMINALS)).stdout)
     assert set(said.values()) == {"refused"}, said
