@@ -16,10 +16,9 @@ from immured.wire.envelope import pae
 from immured.wire.keys import PrivateKey
 from tests.entries import entries_in
 from tests.hostile.raw import COMMAND, Connection, command, sealed
+from tests.patience import UNHURRIED
 from tests.sandboxes.waiting import runs, until
 
-LASTING = {"schema": 1, "limits": {"wall": "none"}}
-"""Until a test ends it: the default is a minute."""
 ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
@@ -226,7 +225,7 @@ def test_the_same_bytes_while_they_run_are_in_progress(
     connection: Connection, daemon: ThrowawayDaemon, admin: PrivateKey
 ) -> None:
     nonce = os.urandom(16)
-    args = {"argv": ["/bin/cat"], "stream": True, "manifest": LASTING}
+    args = {"argv": ["/bin/cat"], "stream": True, "manifest": UNHURRIED}
     body = sealed(msgpack.packb(command(connection.daemon_id, nonce=nonce, args=args)), [admin])
     connection.frame(body)
     accepted_run(daemon, nonce)
@@ -300,7 +299,7 @@ def test_a_client_that_vanishes_takes_its_run_along(daemon: ThrowawayDaemon, adm
     with Connection(daemon) as connection:
         nonce = os.urandom(16)
         seconds = f"5000.{int.from_bytes(nonce[:4], 'big')}"
-        args = {"argv": ["/bin/sleep", seconds], "manifest": LASTING}
+        args = {"argv": ["/bin/sleep", seconds], "manifest": UNHURRIED}
         connection.frame(sealed(msgpack.packb(command(connection.daemon_id, nonce=nonce, args=args)), [admin]))
         sandbox = accepted_run(daemon, nonce)
         until(lambda: runs(f"/bin/sleep\0{seconds}\0".encode()))

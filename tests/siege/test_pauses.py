@@ -6,7 +6,7 @@ import pytest
 
 from immured import Client
 from immured.client.sandbox_questions import Terminal
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, UNHURRIED
 from tests.sandboxes.waiting import until
 from tests.siege.inside import begun, over, program
 
@@ -77,7 +77,7 @@ def hostile(name: str) -> str:
 
 @pytest.mark.parametrize("name", HOLDS)
 def test_it_is_paused_as_often_as_wanted_and_killed_while_it_is(client: Client, name: str) -> None:
-    with client.sandbox() as sandbox:
+    with client.sandbox(manifest=UNHURRIED) as sandbox:
         one = begun(sandbox, program(hostile(name)))
         for _ in range(6):
             assert sandbox.pause().state == "paused"
@@ -89,7 +89,7 @@ def test_it_is_paused_as_often_as_wanted_and_killed_while_it_is(client: Client, 
 
 @pytest.mark.parametrize("paused", [False, True])
 def test_no_time_to_live_is_outlived(client: Client, paused: bool) -> None:
-    with client.sandbox(ttl="5m") as sandbox:
+    with client.sandbox(ttl="5m", manifest=UNHURRIED) as sandbox:
         one = begun(sandbox, program(hostile("stops and goes on")), terminal=Terminal(24, 80))
         if paused:
             sandbox.pause()
@@ -114,7 +114,7 @@ for _ in range(16):
 def test_brothers_of_an_execs_process_end_with_it(client: Client, signal: str, patience: str) -> None:
     """They are children of its warden's."""
     others = "import os; print(sorted(int(name) for name in os.listdir('/proc') if name.isdigit())[1:])"
-    with client.sandbox() as sandbox:
+    with client.sandbox(manifest=UNHURRIED) as sandbox:
         assert sandbox.exec(program(BROTHERS, signal, patience), timeout=PATIENCE_S).cause == "exited"
         until(lambda: len(sandbox.exec(program(others)).stdout.split(b",")) == 1)
         sandbox.kill()
