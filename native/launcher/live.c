@@ -29,8 +29,10 @@ static void send_messenger(struct live *live, const struct cgroup *cgroup, const
   cleanup_fd int members = everybody ? openat(cgroup->dir, "cgroup.procs", O_RDONLY | O_CLOEXEC) : -1;
   struct clone_args args = {.flags = CLONE_PIDFD, .pidfd = (uintptr_t)&live->messenger, .exit_signal = SIGCHLD};
   const pid_t child = sys_clone3(&args);
-  if (child < 0)
+  if (child < 0) {
     imd_log("no signal %d: %s", number, strerror(errno));
+    live->messenger = -1;              /* the kernel writes a number before it may still fail */
+  }
   if (child != 0)
     return;
   if (setgroups(0, NULL) < 0 || setresgid(run->gid, run->gid, run->gid) < 0 ||

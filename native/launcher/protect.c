@@ -112,8 +112,24 @@ static int put_placeholder(const struct cell *cell, const struct run *run, int d
   return result;
 }
 
+/*
+ * What waits in a socket counts for the real id of who sent it, and beyond its own bound on open files no process of that id
+ * passes a descriptor any more but with capabilities (ETOOMANYREFS). Of root's id are others on the host: so it is nobody's.
+ */
+static int put_in(const struct run *run, const struct held *held, int file)
+{
+  if (setresuid(run->uid ^ 1, (uid_t)-1, (uid_t)-1) < 0)
+    return -1;
+  const int result = imd_send_packet(held->in, 0, 0, NULL, 0, &file, 1, MSG_DONTWAIT);
+  const int error = errno;
+  if (setresuid(0, (uid_t)-1, (uid_t)-1) < 0)
+    _exit(EXIT_FAILURE);
+  errno = error;
+  return result;
+}
+
 /* 0: held. 1: it went meanwhile, or somebody is about to remove it: look again. */
-static int hold(const struct cell *cell, int place, struct held *held)
+static int hold(const struct cell *cell, const struct run *run, int place, struct held *held)
 {
   struct stat st;
   cleanup_fd int file = reopen(cell, place, O_RDWR);
@@ -129,7 +145,7 @@ static int hold(const struct cell *cell, int place, struct held *held)
     errno = ENOSPC;
     return -1;
   }
-  if (imd_send_packet(held->in, 0, 0, NULL, 0, &file, 1, MSG_DONTWAIT) < 0)
+  if (put_in(run, held, file) < 0)
     return -1;
   held->count++;
   imd_take_fd(&file);              /* not to be closed */
@@ -193,8 +209,8 @@ static bool is_mount(int place)
 }
 
 /* What is there becomes read-only. 0: so it is. 1: look again. */
-static int keep(const struct cell *cell, const char *path, const struct found *found, struct held *held,
-                struct imd_error *err)
+static int keep(const struct cell *cell, const struct run *run, const char *path, const struct found *found,
+                struct held *held, struct imd_error *err)
 {
   struct statvfs mounted;
   if (fstatvfs(found->place, &mounted) < 0)
@@ -210,7 +226,7 @@ static int keep(const struct cell *cell, const char *path, const struct found *f
     return target_fail(err, "%s has other names, by which it could be written", path);
   }
   if (is_placeholder(&found->st) && !view_owns(&cell->view, found->place)) {
-    const int result = hold(cell, found->place, held);
+    const int result = hold(cell, run, found->place, held);
     if (result != 0)
       return result < 0 ? target_fail(err, "%s, which is held for runs", path) : 1;
   }
@@ -246,7 +262,8 @@ int protect_place(const struct cell *cell, const struct run *run, const char *pa
       errno = found.place < 0 ? ENOENT : ENOTDIR;
       return absent == IMD_ABSENT_PASSED ? 0 : target_fail(err, "%s", path);
     }
-    const int result = found.place >= 0 ? keep(cell, path, &found, held, err) : make(cell, run, path, &found, err);
+    const int result =
+        found.place >= 0 ? keep(cell, run, path, &found, held, err) : make(cell, run, path, &found, err);
     /* Also where it needs no cover: it stands in a mount that nobody may write to, or is one. */
     if (result == 0)
       covers_note(found.place >= 0 ? found.place : found.above);

@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from immured.isolation.abi import Absent, BindFlag, Cause, Op, Stage
 from immured.isolation.messages import Exited
 from immured.isolation.plan import Step
 from tests.hostile.balking import FLUSH, BalkingMount
+from tests.patience import PATIENCE_S
 from tests.warden.cell import Cell, Run, Wish, bind, file
 from tests.warden.places import ALICE, BOB, directory, give, shell, text
 from tests.warden.sandbox import Sandbox
@@ -202,6 +205,31 @@ def test_of_two_runs_the_last_removes_it(cells: Callable[..., Cell], tree: Path)
     for fd in (read, write, null):
         os.close(fd)
     assert (during.st_mode, during.st_size, os.listdir(tree)) == (HELD_MODE, 0, [])
+
+
+PASSES_ONE = """
+import ctypes, resource, socket
+resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50))
+if ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()) < 0:
+    raise OSError("capset")
+one, other = socket.socketpair()
+socket.send_fds(one, [b"x"], [0])
+"""
+
+
+def test_what_is_held_keeps_no_other_of_roots_from_passing_descriptors(cell: Cell, tree: Path) -> None:
+    """What is on its way through sockets is counted for each user, and bounded for who has no capability."""
+    read, write = os.pipe()
+    null = os.open("/dev/null", os.O_RDWR)
+    held = [protect(f"held-{number}") for number in range(60)]
+    starts(cell, shell("echo ready; read line", bind(tree, "/t", BindFlag.WRITE), *held, cwd="/t"), [read, null, null])
+    passing = subprocess.run([sys.executable, "-c", PASSES_ONE], check=False, capture_output=True, timeout=PATIENCE_S)
+    os.write(write, b"\n")
+    cell.outcome()
+    for fd in (read, write, null):
+        os.close(fd)
+    assert (passing.returncode, passing.stderr) == (0, b"")
+    assert os.listdir(tree) == []
 
 
 def starts(cell: Cell, wish: Wish, fds: list[int]) -> None:
