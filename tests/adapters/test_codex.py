@@ -250,6 +250,16 @@ def test_a_link_beneath_what_is_written_opens_nothing_else() -> None:
     assert "stricter" in [one.verdict for one in import_codex(text, linked).findings if "link" in one.words]
 
 
+def test_nor_where_what_is_written_is_spelled_otherwise() -> None:
+    linked = Told(
+        cwd="/data/ann/project",
+        directories={"/data/ann/.ssh"},
+        links={**LINKS, "/data/ann/project/out": "/data/ann/.ssh", "/home/ann": "/data/ann"},
+    )
+    text = '{"type": "workspace-write", "writable_roots": ["/home/ann/project/out"]}'
+    assert filesystem(import_codex(text, linked))["write"] == ["/data/ann/project"]
+
+
 def test_nor_by_way_of_another_place_that_was_not_followed() -> None:
     linked = Told(directories={"/home/ann/bin"}, links={**LINKS, f"{WORK}/build": "/home/ann"})
     imported = import_codex(

@@ -118,6 +118,16 @@ def test_nor_does_it_open_for_reading_what_is_denied_or_not_listed() -> None:
         assert any("a link" in one.words for one in listed.of("stricter"))
 
 
+def test_nor_where_what_is_written_is_spelled_otherwise() -> None:
+    linked = Told(
+        cwd="/data/ann/project",
+        directories={"/data/ann/.ssh"},
+        links={**LINKS, "/data/ann/project/out": "/data/ann/.ssh", "/home/ann": "/data/ann"},
+    )
+    imported = settings(linked, allowWrite=["."], allowRead=["~/project/out"], denyRead=["~/.ssh"])
+    assert filesystem(imported)["hide"] == ["/data/ann/.ssh"]
+
+
 def test_domains_are_lost_and_said_by_name() -> None:
     imported = settings(network={"allowedDomains": ["github.com", "*.npmjs.org"], "httpProxyPort": 3128})
     assert [one.words for one in imported.of("lost")] == [

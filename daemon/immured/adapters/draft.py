@@ -134,11 +134,17 @@ class Draft:
         return max(found, key=lambda pair: len(pair[1]), default=None)
 
     def led(self, path: str, written: Iterable[str]) -> bool:
-        """Whether a link leads to another place than the path's own, below one of those that are written: a command
-        before this one may have made it, so nothing is opened where it leads."""
+        """Whether a link leads to another place than the path's own, below one of those that are written, however that
+        is spelled: a command before this one may have made it, so nothing is opened where it leads."""
         real = self.host.real(path)
-        around = [one for one in written if one != path and beneath(path, one)]
-        return any(real != self.host.real(one).rstrip("/") + path[len(one.rstrip("/")) :] for one in around)
+        tops = [self.host.real(one) for one in written if one not in (path, "/")]
+        at = above(path)
+        while at != "/":
+            place = self.host.real(at)
+            if any(beneath(place, top) for top in tops) and real != place.rstrip("/") + path[len(at) :]:
+                return True
+            at = above(at)
+        return False
 
     def leads(self, source: str) -> None:
         """Says so."""
