@@ -185,13 +185,25 @@ def test_the_command_line_lists_them_and_says_why_there_is_none(client: Client, 
     assert "decimal, uuid" in said[2]
 
 
-@pytest.mark.needs_root
-def test_one_whose_program_ended_as_it_waited_ends_and_another_waits(client: Client, daemon: ThrowawayDaemon) -> None:
+def one_that_waits(client: Client, daemon: ThrowawayDaemon) -> Sandbox:
     until_ready(client)
     made = {one["data"]["sandbox"] for one in entries_in(daemon.state) if one["data"].get("template") == "py"}
-    waiting = next(
-        one for one in client.sandboxes() if one.facts.live and one.facts.restart == "end" and one.id in made
-    )
+    return next(one for one in client.sandboxes() if one.facts.live and one.facts.restart == "end" and one.id in made)
+
+
+@pytest.mark.needs_root
+def test_saved_while_it_waits_it_stands_still_as_before(client: Client, daemon: ThrowawayDaemon) -> None:
+    waiting = one_that_waits(client, daemon)
+    waiting.snapshot("of-one-that-waits")
+    refused = waiting.exec(["/bin/true"]).failure
+    waiting.remove()
+    assert refused is not None
+    assert "paused" in str(refused["message"])
+
+
+@pytest.mark.needs_root
+def test_one_whose_program_ended_as_it_waited_ends_and_another_waits(client: Client, daemon: ThrowawayDaemon) -> None:
+    waiting = one_that_waits(client, daemon)
     (program,) = waiting.execs()
     waiting.find(program.id).kill()
     until(lambda: not waiting.refresh().live)

@@ -91,8 +91,8 @@ async def _save(service: Service, request: Request, sandbox: Sandbox, name: str)
 
 @contextlib.asynccontextmanager
 async def _standing_still(service: Service, sandbox: Sandbox) -> AsyncIterator[None]:
-    """No exec runs within. One that was paused stays so."""
-    if sandbox.state is State.PAUSED:
+    """No exec runs within. One that stood still before stays so."""
+    if sandbox.frozen:
         yield
         return
     await freeze(service, sandbox, on=True)

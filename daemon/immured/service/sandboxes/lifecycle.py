@@ -273,6 +273,7 @@ async def freeze(service: Service, sandbox: Sandbox, *, on: bool) -> None:
         raise ImmuredError(
             "internal", f"{sandbox.id} could not be {'paused' if on else 'resumed'}: {error.strerror}", "try again"
         ) from error
+    sandbox.frozen = on
     sandbox.require(State.READY, State.PAUSED)
 
 

@@ -157,6 +157,7 @@ def _restored(
     sandbox = restore(values, kept.number)
     sandbox.record = record
     sandbox.intent = entry.seq
+    sandbox.frozen = kept.frozen
     sandbox.state = State.PAUSED if kept.frozen and values.get("paused", True) else State.READY
     sandbox.expires_ms = service.clock() + (kept.ends_ns - time.monotonic_ns()) // 1_000_000
     return sandbox

@@ -73,6 +73,8 @@ class Sandbox:
     """Its place in listings."""
     intent: int | None = None
     state: State = State.CREATING
+    frozen: bool = False
+    """Its processes stand still, whatever its state: a template's that waits is ready."""
     ended_ms: int | None = None
     ending: Mapping[str, object] = field(default_factory=dict)
     """How it ended: `cause`, `usage`, or `failure`; empty while it lives."""
