@@ -84,7 +84,8 @@ def test_wall_time_is_what_the_program_sees_pass(client: Client) -> None:
 @pytest.mark.needs_cgroup2
 def test_the_peak_of_memory_is_what_was_written(client: Client) -> None:
     program = "data = bytearray(96 << 20)\nfor i in range(0, len(data), 4096): data[i] = 1"
-    idle = client.run([PYTHON, "-c", "pass"]).check().usage["memory_peak_bytes"]
+    # Who first reads a file from the disk has its pages counted as his: six MiB, after others had used the memory up.
+    idle = min(client.run([PYTHON, "-c", "pass"]).check().usage["memory_peak_bytes"] for _ in range(3))
     peak = client.run([PYTHON, "-c", program]).check().usage["memory_peak_bytes"]
     assert 95 << 20 <= peak - idle <= 104 << 20
 
