@@ -3,7 +3,6 @@
 #include "live.h"
 #include "plan.h"
 #include "processors.h"
-#include "stand.h"
 #include "supervise.h"
 #include "util.h"
 

@@ -2,6 +2,7 @@
 #include "keeper.h"
 #include "keeper_state.h"
 #include "mounts.h"
+#include "plan.h"
 #include "protect.h"
 #include "stand.h"
 #include "supervise.h"

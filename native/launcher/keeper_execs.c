@@ -3,7 +3,6 @@
 #include "keeper_state.h"
 #include "kernel.h"
 #include "plan.h"
-#include "stand.h"
 #include "terminal.h"
 #include "util.h"
 

@@ -542,15 +542,6 @@ static bool walks_sources(const struct run *run)
   return false;
 }
 
-static bool protects(const struct run *run)
-{
-  struct imd_plan_cursor cursor = {.plan = run->plan};
-  for (struct imd_plan_step step; imd_plan_next(&cursor, &step);)
-    if (step.op == IMD_OP_PROTECT)
-      return true;
-  return false;
-}
-
 /* A child that changed the root did so for us too; only our descriptor of it is of before. */
 static int find_root(struct view *view, struct imd_error *err)
 {
@@ -713,7 +704,8 @@ int mounts_apply(struct cell *cell, const struct run *run, struct sources *sourc
 {
   if (prepare_layers(cell, run, sources, err) < 0)
     return -1;
-  if (protects(run) && held_open(held, err) < 0)
+  struct imd_plan_step step;
+  if (plan_step(run->plan, IMD_OP_PROTECT, &step) && held_open(held, err) < 0)
     return -1;
   const bool walks = walks_sources(run);
   if (walks)

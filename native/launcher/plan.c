@@ -607,3 +607,12 @@ int imd_plan_is(const void *plan, uint32_t kind, struct imd_error *err)
   err->step = UINT32_MAX;
   return head->kind == kind ? 0 : refuse(err, "a plan of kind %u, where one of kind %u belongs", head->kind, kind);
 }
+
+bool plan_step(const void *plan, uint32_t op, struct imd_plan_step *found)
+{
+  struct imd_plan_cursor cursor = {.plan = plan};
+  while (imd_plan_next(&cursor, found))
+    if (found->op == op)
+      return true;
+  return false;
+}

@@ -59,4 +59,7 @@ const char *imd_plan_string_at(const struct imd_plan_step *step, uint16_t number
 /* `0-1,4` as a set; false where it is no ascending list of numbers below CPU_SETSIZE and ranges of such. */
 bool imd_plan_processors(const char *text, cpu_set_t *set);
 
+/* The plan's step of this operation; false: it has none. */
+bool plan_step(const void *plan, uint32_t op, struct imd_plan_step *found);
+
 #endif

@@ -3,16 +3,8 @@
 #include "loopback.h"
 #include "mounts.h"
 #include "peer.h"
+#include "plan.h"
 #include "processors.h"
-
-bool plan_step(const void *plan, uint32_t op, struct imd_plan_step *found)
-{
-  struct imd_plan_cursor cursor = {.plan = plan};
-  while (imd_plan_next(&cursor, found))
-    if (found->op == op)
-      return true;
-  return false;
-}
 
 static int make_cgroup(struct warden *warden, enum cgroup_of of, struct imd_error *err)
 {

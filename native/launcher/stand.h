@@ -8,7 +8,4 @@
 /* The cgroup as cgroup_make makes it (CGROUP_OF_RUN, _OF_SANDBOX), the caller's paths, the mounts, lo as the plan says. */
 int stand_up(struct warden *warden, enum cgroup_of of, struct imd_error *err);
 
-/* The plan's step of this operation; false: it has none. */
-bool plan_step(const void *plan, uint32_t op, struct imd_plan_step *found);
-
 #endif

@@ -18,15 +18,13 @@ from immured.wire.keys import PrivateKey
 from tests.matrix.raw import Order, Raw
 from tests.matrix.stage import ROLES, Stage
 from tests.matrix.table import MINE, OTHERS
-from tests.patience import until
+from tests.patience import UNHURRIED, until
 
 __all__ = ["ABSENT", "MANIFEST", "Cast", "cast"]
 
 MAKER: Final = "tenant-admin"
 """The role under which things are made; whose they are has the role in question afterwards."""
 MANIFEST: Final = {"schema": 1, "filesystem": {"tmpfs": ["/work"]}}
-LASTING: Final = {"schema": 1, "limits": {"wall": "10m"}}
-"""Until somebody ends it: the default is a minute, which a busy host may take to get there."""
 ABSENT: Final[Mapping[str, str]] = {
     "sandbox": "s" + "0" * 19 + "1",
     "run": "s" + "0" * 19 + "1",
@@ -85,7 +83,7 @@ class Cast:
         sleeps: dict[str, tuple[str, str]] = {}
         for at, (role, whose) in enumerate((role, whose) for role in ROLES for whose in ("own", "mate", "stranger")):
             sleeps[f"{600 + at}"] = role, whose
-            args = {"argv": ["/bin/sleep", f"{600 + at}"], "manifest": LASTING}
+            args = {"argv": ["/bin/sleep", f"{600 + at}"], "manifest": UNHURRIED}
             connection.send(connection.order(self.owner(role, whose), "run", args))
         until(lambda: len(self._live()) == len(sleeps))
         for row in self._live():

@@ -275,18 +275,23 @@ def late(cells: Callable[..., Cell], harness: Path) -> Iterator[Sandbox]:
         yield one
 
 
-def messengers(sandbox: Sandbox) -> list[int]:
-    """Who stopped on the way."""
-    wardens = children_of(sandbox.cell.process.pid)
-    return [pid for warden in wardens for pid in children_of(warden) if state_of(pid) == "T"]
+def messenger_of(sandbox: Sandbox) -> int:
+    """Who stopped on the way, once there is one."""
+
+    def stopped() -> list[int]:
+        wardens = children_of(sandbox.cell.process.pid)
+        return [pid for warden in wardens for pid in children_of(warden) if state_of(pid) == "T"]
+
+    until(lambda: len(stopped()) == 1)
+    [messenger] = stopped()
+    return messenger
 
 
 def test_nobody_waits_for_who_passes_a_signal_on(late: Sandbox) -> None:
     one = late.start(shell("echo ready; exec sleep 1000"))
     one.wait_for_output(b"ready\n")
     one.signal(signal.SIGUSR1, everybody=True)
-    until(lambda: len(messengers(late)) == 1)
-    [messenger] = messengers(late)
+    messenger = messenger_of(late)
     one.kill()
     assert one.exited().cause is Cause.KILLED
     until(lambda: is_gone(messenger))
@@ -296,8 +301,7 @@ def test_but_the_signals_that_come_after_it(late: Sandbox) -> None:
     one = late.start(shell("trap 'echo first' USR1; trap 'echo second; exit' USR2; echo ready; while :; do :; done"))
     one.wait_for_output(b"ready\n")
     one.signal(signal.SIGUSR1, everybody=True)
-    until(lambda: len(messengers(late)) == 1)
-    [messenger] = messengers(late)
+    messenger = messenger_of(late)
     warden = parent_of(messenger)
     slept = times_slept(warden)
     one.signal(signal.SIGUSR2)
@@ -310,7 +314,7 @@ def test_and_an_end_of_everybody_waits_for_none(late: Sandbox) -> None:
     one = late.start(shell("echo ready; exec sleep 1000"))
     one.wait_for_output(b"ready\n")
     one.signal(signal.SIGUSR1, everybody=True)
-    until(lambda: len(messengers(late)) == 1)
+    messenger_of(late)
     one.signal(signal.SIGKILL, everybody=True)
     assert (one.exited().cause, one.exited().si_status) == (Cause.SIGNALED, signal.SIGKILL)
 
